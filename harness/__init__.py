@@ -1,0 +1,40 @@
+"""PruneProof: is this pruned network still safe to ship?
+
+Importing this package costs nothing: it imports the standard library only, and each public name is
+loaded when it is first used (PEP 562), since every pytest run imports it with the plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pruneproof.auditing import audit
+    from pruneproof.errors import PruneProofError
+    from pruneproof.evidence import Evidence
+    from pruneproof.subject import Data, Subject
+
+__all__ = ["Data", "Evidence", "PruneProofError", "Subject", "audit"]
+
+_HOMES = {
+    "Data": "pruneproof.subject",
+    "Evidence": "pruneproof.evidence",
+    "PruneProofError": "pruneproof.errors",
+    "Subject": "pruneproof.subject",
+    "audit": "pruneproof.auditing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pruneproof")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pruneproof' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
