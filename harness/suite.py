@@ -1,0 +1,156 @@
+"""What a suite is: it measures one concern of one variant, and never judges.
+
+A suite is one file in ``suites/`` with a module-level ``SUITE``. Importing it must be cheap (the policy
+is read with it), so numpy and the like are imported where they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from pruneproof.estimates import Estimate
+    from pruneproof.outcomes import Examples, Predictions
+
+Task = Literal["binary", "multiclass", "regression"]
+CLASSIFICATION: frozenset[Task] = frozenset({"binary", "multiclass"})
+BINARY: frozenset[Task] = frozenset({"binary"})
+REGRESSION: frozenset[Task] = frozenset({"regression"})
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a suite measures, as the policy and the gates know it.
+
+    Args:
+        name: as in ``audit.toml`` and in gate ids.
+        higher_is_better: decides which limit keys make sense.
+        tasks: kinds of task that it is defined for.
+        family: what one measurement stands for: the whole test set (``None``), one ``"class"``,
+            one ``"segment"``, or one segment column (``"by"``).
+        unit: ``"share"`` for numbers in [0, 1]; otherwise as printed.
+        compares: whether it can be held against a comparator's value.
+        low: smallest possible value.
+    """
+
+    name: str
+    higher_is_better: bool
+    tasks: frozenset[Task]
+    family: Literal["class", "segment", "by"] | None = None
+    unit: str = "share"
+    compares: bool = True
+    low: float = 0.0
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """Limit keys that a gate on this metric may use."""
+        if self.higher_is_better:
+            return ("min", "max_drop") if self.compares else ("min",)
+        return ("max", "max_rise", "max_ratio") if self.compares else ("max",)
+
+
+class Member(NamedTuple):
+    """One member of a family: a segment (``band``, ``>80k``), a class (``class``, ``fraud``)."""
+
+    column: str
+    value: str
+
+    @property
+    def suffix(self) -> str:
+        """``[column=value]`` with ``[ ] = : / %`` and control characters percent-encoded."""
+        return f"[{_encode(self.column)}={_encode(self.value)}]"
+
+
+def _encode(text: str) -> str:
+    return "".join(
+        "".join(f"%{byte:02X}" for byte in char.encode()) if char in "[]=:/%" or not char.isprintable() else char
+        for char in text
+    )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the test set once the subject is loaded, before anything is measured.
+
+    Args:
+        task: kind of task.
+        n: number of test examples.
+        classes: class names in index order; empty for regression.
+        segments: column → value → number of test examples.
+    """
+
+    task: Task
+    n: int
+    classes: tuple[str, ...]
+    segments: Mapping[str, Mapping[str, int]]
+
+
+Found: TypeAlias = "Estimate | str"
+"""An estimate, or why there is nothing to measure."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """A named number of one variant.
+
+    Args:
+        estimate: the value together with the per-example data that its uncertainty comes from;
+            ``None`` when there was nothing to measure, ``note`` says why.
+        n: number of examples that the value rests on.
+        small: fewer examples than the policy's ``min_n``: shown, but no basis for a verdict.
+    """
+
+    metric: str
+    member: Member | None
+    estimate: Estimate | None
+    n: int
+    unit: str
+    note: str = ""
+    small: bool = False
+
+
+def measurement(metric: Metric, member: Member | None, found: Found, n: int, small: bool = False) -> Measurement:
+    """A measurement of what was found on ``n`` examples; ``n`` is narrowed to those that the value rests on."""
+    if isinstance(found, str):
+        return Measurement(metric.name, member, None, 0, metric.unit, found, small)
+    return Measurement(metric.name, member, found, getattr(found, "n", n), metric.unit, "", small)
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a suite may look at to measure one variant.
+
+    Args:
+        variant: the variant's name.
+        examples: the test set.
+        predictions: of the variant.
+        dense: predictions of the dense model on the same examples.
+    """
+
+    variant: str
+    facts: Facts
+    examples: Examples
+    predictions: Predictions
+    dense: Predictions
+
+
+class Suite(Protocol):
+    """Contract of the ``SUITE`` object of a file in ``suites/``."""
+
+    name: str
+    options: type[BaseModel]
+    """The suite's own keys in ``[suites.<name>]``, beside ``gates``."""
+    metrics: tuple[Metric, ...]
+
+    def columns(self, options: BaseModel) -> tuple[str, ...] | None:
+        """Segment columns that it needs; ``None``: all there are."""
+
+    def members(self, metric: Metric, facts: Facts, options: BaseModel) -> tuple[Member, ...]:
+        """The members of ``metric``'s family, in a stable order."""
+
+    def measure(self, context: Context, options: BaseModel) -> list[Measurement]:
+        """Every metric that is defined for the task, for every member."""

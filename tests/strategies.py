@@ -1,0 +1,187 @@
+"""Hypothesis strategies that several test files share."""
+
+from __future__ import annotations
+
+import datetime
+import string
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import strategies as st
+
+from pruneproof import policy as policies
+from pruneproof.suite import Metric
+
+NAME = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=8)
+REFERENCE = st.sampled_from(["m:f", "bank.models:subject", "a_b.c:d.e"])
+TEXT = st.text(min_size=1, max_size=12)
+LIMIT = {
+    "min": st.floats(0, 1),
+    "max": st.floats(0, 1),
+    "max_drop": st.floats(-1, 1),
+    "max_rise": st.floats(-1, 1),
+    "max_ratio": st.floats(0.001, 10),
+}
+
+odd_values = st.sampled_from(
+    [
+        *(True, False, 0, 1, -1, 2, 50, 10**30, 10**400, -(2**63) - 1),
+        *(0.0, -0.0, 0.5, 1.0, 1.5, -0.1, 1e308, 5e-324, float("nan"), float("inf"), float("-inf")),
+        *("", " ", "0.5", "dense", "previous", "m:f", "a b", "\n", "\x1b[31m", "é", "x" * 3000, "x.safetensors"),
+        *([], [[]], [0.5], [0.5, 0.5], [True], ["a", "a"], [{}], [0.5, "a"], {}, {"": 1}, {"a": {"b": []}}),
+        *(datetime.date(2027, 1, 31), datetime.datetime(2027, 1, 31, 12), datetime.time(12, 30)),
+    ]
+)
+"""What somebody might write where something else belongs."""
+
+toml_values = st.recursive(
+    odd_values | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=8) | st.dates(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@st.composite
+def limits(draw: st.DrawFn, metric: Metric, previous: bool, must_gate: bool) -> dict[str, Any]:
+    keys = draw(st.lists(st.sampled_from(metric.limits), min_size=1, unique=True))
+    table: dict[str, Any] = {}
+    for key in keys:
+        if metric.unit == "share" or key == "max_ratio":
+            table[key] = draw(LIMIT[key])
+        else:
+            table[key] = draw(st.floats(-1e6, 1e6))
+    table |= draw(
+        st.fixed_dictionaries(
+            {}, optional={"rationale": TEXT, "confidence": st.floats(0.51, 0.999), "comparator": st.just("dense")}
+        )
+    )
+    if previous and draw(st.booleans()):
+        table["comparator"] = "previous"
+    if not must_gate and draw(st.booleans()):
+        table["up_to"] = draw(st.floats(0.01, 0.99))
+    return table
+
+
+@st.composite
+def policy_tables(draw: st.DrawFn) -> dict[str, Any]:
+    """A valid policy as the table of its TOML file."""
+    names = iter(
+        draw(st.lists(NAME.filter(lambda name: name not in policies.RESERVED), min_size=4, max_size=4, unique=True))
+    )
+    table: dict[str, Any] = {"audit": draw(_audits()), "subject": {"load": draw(REFERENCE)}}
+    recipes = [draw(_recipes(next(names))) for _ in range(draw(st.integers(0, 2)))]
+    imported = [draw(_imported(next(names))) for _ in range(draw(st.integers(0 if recipes else 1, 2)))]
+    if recipes:
+        table["prune"] = recipes
+    if imported:
+        table["variant"] = imported
+    every = [*(f"{recipe['name']}@{ratio!r}" for recipe in recipes for ratio in recipe["ratios"])]
+    every += [entry["name"] for entry in imported]
+    if draw(st.booleans()):
+        table["audit"]["release"] = draw(st.lists(st.sampled_from(every), min_size=1, unique=True))
+    previous = draw(st.none() | REFERENCE | st.just("old.safetensors"))
+    if previous:
+        table["comparators"] = {"previous": previous}
+    table["suites"] = draw(_suites(bool(previous)))
+    waivers = draw(_waivers(table["suites"], every))
+    if waivers:
+        table["waivers"] = waivers
+    if draw(st.booleans()):
+        table["tests"] = {"required": draw(st.lists(NAME, max_size=2))}
+    return table
+
+
+def _audits() -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {"name": NAME},
+        optional={
+            "seed": st.integers(0, 2**63 - 1),
+            "confidence": st.floats(0.51, 0.999),
+            "inconclusive": st.sampled_from(["fail", "warn"]),
+            "timeout_s": st.floats(0.1, 1e4) | st.integers(1, 1000),
+            "threads": st.integers(1, 1024),
+            "resamples": st.integers(200, 1_000_000),
+        },
+    )
+
+
+def _recipes(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries(
+        {
+            "name": st.just(name),
+            "ratios": st.lists(
+                st.floats(0, 1, exclude_min=True, exclude_max=True), min_size=1, max_size=3, unique=True
+            ),
+        },
+        optional={
+            "granularity": st.sampled_from(["element", "channel"]),
+            "criterion": st.just("magnitude"),
+            "scope": st.sampled_from(["global", "layer"]),
+            "schedule": st.just("one_shot"),
+            "steps": st.just(1),
+            "fine_tune": st.just(False),
+        },
+    )
+
+
+def _imported(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    sources = st.fixed_dictionaries({"load": REFERENCE}) | st.just({"checkpoint": "models/a.safetensors"})
+    return sources.map(lambda source: {"name": name, **source})
+
+
+@st.composite
+def _suites(draw: st.DrawFn, previous: bool) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    for name in draw(
+        st.sampled_from([("accuracy",), ("accuracy", "segments"), ("segments", "accuracy"), ("segments",)])
+    ):
+        metrics = draw(st.lists(st.sampled_from(policies.suite(name).metrics), min_size=1, max_size=3, unique=True))
+        gates = {
+            metric.name: draw(limits(metric, previous, must_gate=not table and not position))
+            for position, metric in enumerate(metrics)
+        }
+        table[name] = {"gates": gates}
+    if "segments" in table:
+        table["segments"] |= draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "by": st.lists(TEXT.filter(lambda column: column != "by"), min_size=1, max_size=3, unique=True),
+                    "min_n": st.integers(1, 1000),
+                    "small": st.sampled_from(["inconclusive", "pool"]),
+                },
+            )
+        )
+    return table
+
+
+@st.composite
+def _waivers(draw: st.DrawFn, suites: dict[str, Any], every: list[str]) -> list[dict[str, Any]]:
+    gates = list(_gates(suites))
+    pairs = draw(
+        st.lists(
+            st.tuples(st.sampled_from(gates), st.sampled_from(every)),
+            max_size=2,
+            unique_by=lambda pair: (pair[0], pair[1]),
+        )
+    )
+    return [
+        {
+            "gate": gate,
+            "variant": variant,
+            "observed_max": draw(st.floats(-1e3, 1e3)),
+            "reason": draw(TEXT),
+            "approved_by": draw(TEXT),
+            "expires": draw(st.dates()),
+        }
+        for gate, variant in pairs
+    ]
+
+
+def _gates(suites: dict[str, Any]) -> Iterator[str]:
+    for name, entry in suites.items():
+        family = {metric.name: metric.family for metric in policies.suite(name).metrics}
+        for metric, table in entry["gates"].items():
+            for key in table:
+                if key in policies.LIMIT_KEYS:
+                    yield f"{name}/{metric}:{key}" + ("[a=b]" if family[metric] else "")
