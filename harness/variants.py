@@ -1,0 +1,109 @@
+"""Variants: the models under audit, each with what is known of it without any data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pruneproof import digests, inference, loading, plan, profile, prunable, pruning, selfcheck
+from pruneproof.errors import PruningError
+from pruneproof.evidence import SelfCheck, VariantRow
+from pruneproof.loading import Loaded
+from pruneproof.policy import Policy, VariantSpec
+from pruneproof.subject import Data, Inputs, Subject
+
+SAMPLE = 32
+"""Real examples that self-checks run on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A variant and its row of the evidence; without a plan it is dense or imported."""
+
+    model: torch.nn.Module
+    row: VariantRow
+    plan: plan.PrunePlan | None = None
+
+
+def dense(loaded: Loaded) -> Built:
+    """The subject's own model, not a copy."""
+    return Built(loaded.subject.model, _row("dense", "dense", loaded, loaded.subject.model, None))
+
+
+def previous(loaded: Loaded, asked: Policy, source: str) -> Built:
+    """The last accepted model, where the policy names one."""
+    found = loading.model(source, loaded.subject, asked.folder)
+    return Built(found, _row("previous", "previous", loaded, found, None))
+
+
+def build(spec: VariantSpec, loaded: Loaded, asked: Policy) -> Built:
+    """The variant that ``spec`` asks for; self-checks are in its row.
+
+    Raises:
+        PruningError, SubjectError: it cannot be built.
+    """
+    subject = loaded.subject
+    if spec.imported is not None:
+        source = spec.imported.load or spec.imported.checkpoint or ""
+        found = loading.model(source, subject, asked.folder)
+        return Built(found, _row(spec.name, "imported", loaded, found, None))
+    assert spec.recipe is not None
+    assert spec.ratio is not None
+    made = pruning.plan(spec.recipe, spec.ratio, subject.model, _first(subject, 2), asked.audit.seed)
+    variant = plan.apply(made, subject.model)
+    checks = selfcheck.checks(made, subject.model, variant, Data(_first(subject, SAMPLE)), asked.audit.seed)
+    row = _row(spec.name, "pruned", loaded, variant, made.tensors).model_copy(
+        update={
+            "recipe": dict(made.recipe),
+            "requested_ratio": spec.ratio,
+            "units_removed": made.removed,
+            "units": made.units,
+            "plan_sha256": plan.digest(made),
+            "self_checks": checks,
+            "left_whole": list(made.left_whole),
+        }
+    )
+    return Built(variant, row, made)
+
+
+def verified(row: VariantRow) -> None:
+    """Raises where a self-check failed.
+
+    Raises:
+        PruningError: naming the check and what it saw.
+    """
+    failed: list[SelfCheck] = [check for check in row.self_checks if not check.passed]
+    if failed:
+        first = failed[0]
+        raise PruningError(
+            f"self-check {first.id} failed: {first.claim}: {first.detail}",
+            "this network is not the one that its plan claims; prune single weights, or exclude the layer",
+        )
+
+
+def _row(
+    name: str,
+    kind: Literal["dense", "pruned", "imported", "previous"],
+    loaded: Loaded,
+    model: torch.nn.Module,
+    touched: set[str] | None,
+) -> VariantRow:
+    total, nonzero = profile.parameters(model)
+    subject = loaded.subject
+    return VariantRow(
+        name=name,
+        kind=kind,
+        sparsity=prunable.sparsity(subject.model, model, touched),
+        parameters=total,
+        nonzero_parameters=nonzero,
+        macs=profile.macs(model, _first(subject, 1)),
+        bytes=len(profile.serialised(model)),
+        model_sha256=digests.of_model(model),
+    )
+
+
+def _first(subject: Subject, n: int) -> Inputs:
+    inputs, _ = next(inference.batches(subject.test, n))
+    return inputs
