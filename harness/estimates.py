@@ -1,0 +1,342 @@
+"""Estimates: a metric's value together with the per-example data that its uncertainty comes from.
+
+Each kind names the method that its bounds rest on. All bounds are one-sided at the stated confidence;
+a pair of them at 0.95 is a two-sided 90 % interval.
+
+===================== ==================================================================================
+kind                  bounds
+===================== ==================================================================================
+:class:`Exact`        none needed: deterministic
+:class:`Proportion`   exact binomial (Clopper and Pearson 1934)
+:class:`Difference`   score interval for paired proportions (Tango 1998)
+:class:`Combination`  square-and-add over independent parts (MOVER, Zou and Donner 2008)
+:class:`Extreme`      worst of a family: intersection-union one way, Bonferroni the other (Berger 1982)
+:class:`Statistic`    percentile bootstrap over examples, never narrower than what so few examples can say
+===================== ==================================================================================
+
+Formulas stand in :mod:`pruneproof.statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruneproof.statistics import (
+    Bounds,
+    binomial_bounds,
+    bootstrap_weights,
+    floor_bounds,
+    mover_bounds,
+    percentile_bounds,
+    tango_bounds,
+)
+
+Rows = NDArray[np.int64]
+Change = Literal["max_drop", "max_rise", "max_ratio"]
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A deterministic number, such as a parameter count."""
+
+    value: float
+    method = "deterministic"
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        """The value itself, twice."""
+        return Bounds(self.value, self.value)
+
+
+@dataclass(frozen=True, eq=False)
+class Proportion:
+    """Share of ``hits`` among the examples ``rows``.
+
+    Args:
+        rows: ``(n,)`` positions in the test set, distinct.
+        hits: ``(n,)`` booleans.
+    """
+
+    rows: Rows
+    hits: NDArray[np.bool_]
+    method = "exact binomial (Clopper-Pearson)"
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+    @property
+    def count(self) -> int:
+        return int(self.hits.sum())
+
+    @property
+    def value(self) -> float:
+        return self.count / self.n if self.n else float("nan")
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        """Bounds; ``scale`` > 1 asks what the same rates in that many times the examples would give."""
+        return binomial_bounds(self.count * scale, self.n * scale, confidence)
+
+    def replicates(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """``(resamples,)`` values under bootstrap counts ``(resamples, test set)``."""
+        drawn = weights[:, self.rows]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((drawn @ self.hits) / drawn.sum(axis=1), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """Mean over ``rows`` of ``changes`` in {-1, 0, 1}: a difference of paired proportions.
+
+    ``lost`` counts +1 (the comparator is right, the variant wrong, for a drop), ``gained`` counts -1.
+    """
+
+    rows: Rows
+    changes: NDArray[np.int8]
+    method = "Tango score interval for paired proportions"
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+    @property
+    def lost(self) -> int:
+        return int((self.changes > 0).sum())
+
+    @property
+    def gained(self) -> int:
+        return int((self.changes < 0).sum())
+
+    @property
+    def value(self) -> float:
+        return (self.lost - self.gained) / self.n if self.n else float("nan")
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        return tango_bounds(self.lost * scale, self.gained * scale, self.n * scale, confidence)
+
+    def replicates(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        drawn = weights[:, self.rows]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((drawn @ self.changes) / drawn.sum(axis=1), dtype=np.float64)
+
+
+Part = Proportion | Difference
+
+
+@dataclass(frozen=True, eq=False)
+class Combination:
+    """Σ coefficient · part over parts on disjoint, hence independent, examples."""
+
+    coefficients: tuple[float, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def method(self) -> str:
+        return f"square-and-add (MOVER) of {self.parts[0].method}"
+
+    @property
+    def value(self) -> float:
+        return sum(c * part.value for c, part in zip(self.coefficients, self.parts, strict=True))
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        return mover_bounds(
+            [
+                (c, part.value, part.bounds(confidence, scale))
+                for c, part in zip(self.coefficients, self.parts, strict=True)
+            ]
+        )
+
+    def replicates(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        terms = [c * part.replicates(weights) for c, part in zip(self.coefficients, self.parts, strict=True)]
+        return np.asarray(np.sum(terms, axis=0), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Extreme:
+    """The worst of a family of proportions on disjoint examples: ``"lowest"``, or ``"range"`` (max - min).
+
+    A limit holds for the worst when it holds for each, so the bound that a PASS rests on is taken
+    member by member uncorrected (intersection-union); the bound that a FAIL rests on is corrected
+    for the number of members (Bonferroni).
+    """
+
+    kind: Literal["lowest", "range"]
+    parts: tuple[Proportion, ...]
+
+    @property
+    def method(self) -> str:
+        return f"worst of {len(self.parts)}: intersection-union of {self.parts[0].method}"
+
+    @property
+    def value(self) -> float:
+        values = [part.value for part in self.parts]
+        return min(values) if self.kind == "lowest" else max(values) - min(values)
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        if self.kind == "lowest":
+            strict = 1 - (1 - confidence) / len(self.parts)
+            return Bounds(
+                min(part.bounds(confidence, scale).lower for part in self.parts),
+                min(part.bounds(strict, scale).upper for part in self.parts),
+            )
+        pairs = [(a, b) for a in self.parts for b in self.parts if a is not b]
+        strict = 1 - (1 - confidence) / len(pairs)
+        return Bounds(
+            max(0.0, *(Combination((1.0, -1.0), pair).bounds(strict, scale).lower for pair in pairs)),
+            max(Combination((1.0, -1.0), pair).bounds(confidence, scale).upper for pair in pairs),
+        )
+
+    def replicates(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        values = np.stack([part.replicates(weights) for part in self.parts])
+        lowest = values.min(axis=0)
+        return np.asarray(lowest if self.kind == "lowest" else values.max(axis=0) - lowest, dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Statistic:
+    """Any other function of the examples: its value under example weights.
+
+    Args:
+        rows: ``(n,)`` positions in the test set that it looks at.
+        weighted: ``weighted(weights)`` with integer ``weights`` ``(test set,)`` → value, NaN when undefined.
+        support: the number of examples that limits it (for AUROC, the smaller class): no interval is
+            narrower than ``z²/(support + z²)`` to each side.
+        spread: the size of the metric's range, scales that floor; 0 switches it off for unbounded units.
+        size: number of examples in the test set.
+    """
+
+    rows: Rows
+    weighted: Callable[[NDArray[np.int64]], float]
+    support: int
+    size: int
+    spread: float = 1.0
+    seed: tuple[int, ...] = (0,)
+    resamples: int = 2000
+    method = "percentile bootstrap over examples"
+
+    @cached_property
+    def value(self) -> float:
+        weights = np.zeros(self.size, dtype=np.int64)
+        weights[self.rows] = 1
+        return float(self.weighted(weights))
+
+    @cached_property
+    def _drawn(self) -> NDArray[np.float64]:
+        return np.concatenate([self.replicates(block) for block in _resampled(self.rows, self)])
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        found = percentile_bounds(self._drawn, confidence)
+        root = scale**0.5
+        shrunk = Bounds(self.value - (self.value - found.lower) / root, self.value + (found.upper - self.value) / root)
+        # A percentile interval can miss the value itself where the statistic is biased; never report that.
+        kept = Bounds(min(shrunk.lower, self.value), max(shrunk.upper, self.value))
+        return floor_bounds(kept, self.value, round(self.support * scale), confidence, self.spread)
+
+    def replicates(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.array([self.weighted(row) for row in weights], dtype=np.float64)
+
+
+Estimate = Exact | Proportion | Difference | Combination | Extreme | Statistic
+
+
+def change(variant: Estimate, comparator: Estimate, key: Change, size: int) -> Estimate:
+    """The estimate that a comparing limit is about.
+
+    ``max_drop``: comparator - variant; ``max_rise``: variant - comparator; ``max_ratio``:
+    variant / comparator. Where both are proportions of the same examples the result is their paired
+    difference; otherwise examples are resampled together (paired bootstrap).
+
+    Args:
+        size: number of examples in the test set.
+    """
+    high, low = (comparator, variant) if key == "max_drop" else (variant, comparator)
+    if isinstance(high, Exact) and isinstance(low, Exact):
+        return Exact(_ratio(high.value, low.value) if key == "max_ratio" else high.value - low.value)
+    if key != "max_ratio":
+        if isinstance(high, Proportion) and isinstance(low, Proportion) and _same(high, low):
+            return _difference(high, low)
+        if isinstance(high, Combination) and isinstance(low, Combination) and _alike(high, low):
+            pairs = zip(high.parts, low.parts, strict=True)
+            return replace(high, parts=tuple(_difference(a, b) for a, b in pairs))  # type: ignore[arg-type]
+    return _resampled_change(high, low, key, size)
+
+
+def _same(a: Proportion, b: Proportion) -> bool:
+    return np.array_equal(a.rows, b.rows)
+
+
+def _alike(a: Combination, b: Combination) -> bool:
+    return a.coefficients == b.coefficients and all(
+        isinstance(x, Proportion) and isinstance(y, Proportion) and _same(x, y)
+        for x, y in zip(a.parts, b.parts, strict=True)
+    )
+
+
+def _difference(high: Proportion, low: Proportion) -> Difference:
+    return Difference(high.rows, (high.hits.astype(np.int8) - low.hits.astype(np.int8)))
+
+
+def _resampled_change(high: Estimate, low: Estimate, key: Change, size: int) -> Statistic:
+    def weighted(weights: NDArray[np.int64]) -> float:
+        a, b = (_under(estimate, weights) for estimate in (high, low))
+        return _ratio(a, b) if key == "max_ratio" else a - b
+
+    supports = [_support(estimate) for estimate in (high, low)]
+    spread = max(getattr(high, "spread", 1.0), getattr(low, "spread", 1.0))
+    if key == "max_ratio" and spread:
+        spread = _ratio(1.0, low.value)
+    return Statistic(
+        rows=np.union1d(_rows(high), _rows(low)),
+        weighted=weighted,
+        support=min(supports),
+        size=size,
+        spread=spread,
+    )
+
+
+def seeded(estimate: Estimate, seed: tuple[int, ...], resamples: int) -> Estimate:
+    """``estimate`` with its bootstrap, where it has one, drawn from ``seed``."""
+    if isinstance(estimate, Statistic):
+        return replace(estimate, seed=seed, resamples=resamples)
+    return estimate
+
+
+def _under(estimate: Estimate, weights: NDArray[np.int64]) -> float:
+    if isinstance(estimate, Exact):
+        return estimate.value
+    if isinstance(estimate, Statistic):
+        return float(estimate.weighted(weights))
+    return float(estimate.replicates(weights[None, :])[0])
+
+
+def _rows(estimate: Estimate) -> Rows:
+    if isinstance(estimate, Exact):
+        return np.empty(0, dtype=np.int64)
+    if isinstance(estimate, Combination | Extreme):
+        return np.unique(np.concatenate([part.rows for part in estimate.parts]))
+    return estimate.rows
+
+
+def _support(estimate: Estimate) -> int:
+    if isinstance(estimate, Exact):
+        return 10**9
+    if isinstance(estimate, Combination | Extreme):
+        return min(part.n for part in estimate.parts)
+    return estimate.support if isinstance(estimate, Statistic) else estimate.n
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else float("nan")
+
+
+def _resampled(rows: Rows, statistic: Statistic) -> Iterator[NDArray[np.int64]]:
+    generator = np.random.default_rng(statistic.seed)
+    for block in bootstrap_weights(len(rows), statistic.resamples, generator):
+        weights = np.zeros((len(block), statistic.size), dtype=np.int64)
+        weights[:, rows] = block
+        yield weights
