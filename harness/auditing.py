@@ -1,0 +1,296 @@
+"""An audit from beginning to end: policy in, evidence and reports out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from pruneproof import digests, environment, gates, outcomes, policy, reporting
+from pruneproof import evidence as records
+from pruneproof.engine import Engine, Progress
+from pruneproof.errors import UsageError
+from pruneproof.evidence import Evidence, GateRow, LedgerRow, MeasurementRow, VariantRow
+from pruneproof.gates import Expansion
+from pruneproof.policy import Policy
+from pruneproof.store import Store, now
+from pruneproof.verdicts import Verdict, releases, worst
+
+DEFAULT_OUT = "pruneproof-report"
+LEDGER = "ledger.jsonl"
+CONCERNS = {
+    "accuracy": "accuracy on the test set",
+    "segments": "consistency over segments",
+    "shift": "distribution shift",
+    "adversarial": "adversarial inputs",
+    "latency": "latency",
+}
+"""What a suite of each name is about, for the list of what was not tested."""
+
+
+def audit(path: str | Path, *, out: str | Path | None = None, progress: Progress = lambda line: None) -> Evidence:
+    """Runs the audit that the policy ``path`` asks for, in this process.
+
+    Args:
+        path: an ``audit.toml``, or a ``pyproject.toml`` with ``[tool.pruneproof]``.
+        out: folder for evidence and reports; ``None``: nothing is written.
+        progress: told in one line what is being done.
+
+    Raises:
+        PolicyError: the policy cannot be carried out; nothing was measured.
+        UsageError: ``out`` cannot be written; nothing was measured.
+    """
+    asked = policy.read(path)
+    folder = writable(Path(out)) if out is not None else None
+    shared = Path(tempfile.mkdtemp(prefix="pruneproof-"))
+    try:
+        engine = Engine(asked, Store(shared), progress)
+        for spec in policy.variants(asked):
+            engine.result(spec.name)
+        found = assemble(engine)
+        if folder is not None:
+            progress("writing the report")
+            found = write(engine, found, folder)
+        return found
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+def could_write(folder: Path) -> None:
+    """Checks, without creating anything, that :func:`writable` would succeed.
+
+    Raises:
+        UsageError: ``folder`` or its nearest existing parent is a file, or not writable.
+    """
+    place = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder}: cannot write there", "name another folder for the report")
+
+
+def writable(folder: Path) -> Path:
+    """``folder``, created, in which files can be written.
+
+    Raises:
+        UsageError: it is a file, or not writable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = f"{folder}: cannot write there: {error.strerror}"
+        raise UsageError(why, "name another folder for the report") from None
+    return folder
+
+
+def assemble(
+    engine: Engine, ran: Iterable[tuple[str, str]] | None = None, from_tests: Iterable[GateRow] = ()
+) -> Evidence:
+    """The evidence of what the engine's store holds; nothing is measured anew for a gate that did not run.
+
+    Args:
+        ran: ``(variant, gate id)`` of the gates that were asked for; ``None``: all. The policy's other gates
+            are NOT_RUN.
+        from_tests: rows of gates that test code made.
+    """
+    asked, store = engine.asked, engine.store
+    wanted = None if ran is None else set(ran)
+    required = engine.required()
+    rows: list[GateRow] = []
+    variants: list[VariantRow] = []
+    measurements: list[MeasurementRow] = []
+    for row, measured in engine.comparator_rows():
+        variants.append(row)
+        measurements += measured
+    for spec in policy.variants(asked):
+        own = [gate for variant, gate in required if variant == spec.name]
+        if wanted is None or any((spec.name, gate) in wanted for gate in own):
+            result = engine.result(spec.name)
+            variants.append(result.row)
+            measurements += result.measurements
+            rows += [_run(row, wanted) for row in result.gates]
+        else:
+            row, missing = not_run(engine.expansion, asked, spec)
+            variants.append(row)
+            rows += missing
+    rows += test_rows(asked, from_tests)
+    rows, waivers = gates.waive(rows, asked.waivers, store.today)
+    variants = [judged(row, rows, asked) for row in variants]
+    subject = engine.subject_row()
+    return Evidence(
+        audit=records.AuditRow(
+            name=asked.audit.name, id=store.id, seed=asked.audit.seed, started=store.started, finished=now()
+        ),
+        policy=records.PolicyRow(
+            path=str(asked.path),
+            sha256=asked.sha256,
+            text=asked.text,
+            candidates=list(policy.candidates(asked)),
+            inconclusive=asked.audit.inconclusive,
+        ),
+        subject=subject,
+        environment=environment.row(asked.folder, asked.audit.threads),
+        variants=variants,
+        measurements=measurements,
+        gates=rows,
+        waivers=waivers,
+        ledger=[],
+        limitations=limitations(asked, rows, variants, measurements),
+        digests={},
+        verdict=overall(rows),
+    )
+
+
+def _run(row: GateRow, wanted: set[tuple[str, str]] | None) -> GateRow:
+    if wanted is None or (row.variant, row.id) in wanted:
+        return row
+    return row.model_copy(update={"verdict": Verdict.NOT_RUN, "reason": "this gate was left out of the run"})
+
+
+def not_run(expansion: Expansion, asked: Policy, spec: policy.VariantSpec) -> tuple[VariantRow, list[GateRow]]:
+    """A variant that nothing was asked of, and its gates."""
+    candidate = spec.name in policy.candidates(asked)
+    reason = "this variant was left out of the run"
+    row = VariantRow(
+        name=spec.name, kind="imported" if spec.imported else "pruned", requested_ratio=spec.ratio, error=reason
+    )
+    return row, [
+        gates.row(gate, spec.name, candidate, Verdict.NOT_RUN, reason) for gate in gates.for_variant(expansion, spec)
+    ]
+
+
+def test_rows(asked: Policy, made: Iterable[GateRow]) -> list[GateRow]:
+    """Rows of gates that test code made, and a NOT_RUN for each that the policy requires and nobody made."""
+    rows = list(_worst_of_each(made))
+    have = {(row.variant, row.metric) for row in rows}
+    for variant in policy.candidates(asked):
+        for name in asked.tests.required:
+            if (variant, name) not in have:
+                rows.append(_missing(name, variant, asked.audit.confidence))
+    order = [spec.name for spec in policy.variants(asked)]
+    return sorted(rows, key=lambda row: (order.index(row.variant), row.id))
+
+
+def _worst_of_each(made: Iterable[GateRow]) -> Iterable[GateRow]:
+    """One row a gate: several tests may have made it, the worst counts."""
+    found: dict[tuple[str, str], GateRow] = {}
+    for row in made:
+        before = found.get((row.variant, row.id))
+        if before is None or worst((row.verdict, before.verdict)) is row.verdict:
+            found[row.variant, row.id] = row
+    return found.values()
+
+
+test_rows.__test__ = False  # type: ignore[attr-defined]
+
+
+def _missing(name: str, variant: str, confidence: float) -> GateRow:
+    return GateRow(
+        id=f"tests/{name}",
+        variant=variant,
+        suite="tests",
+        metric=name,
+        segment=None,
+        limit=records.LimitRow(key="required", value=1.0),
+        comparator=None,
+        value=None,
+        variant_value=None,
+        comparator_value=None,
+        interval=None,
+        confidence=confidence,
+        n=0,
+        method="",
+        basis="none",
+        verdict=Verdict.NOT_RUN,
+        reason="[tests] required names it, and no test made it",
+    )
+
+
+def judged(row: VariantRow, rows: Iterable[GateRow], asked: Policy) -> VariantRow:
+    """``row`` with its verdict: the worst of its gates."""
+    if row.kind in ("dense", "previous"):
+        return row
+    own = [gate.verdict for gate in rows if gate.variant == row.name]
+    verdict = worst([*own, Verdict.ERROR] if row.error and Verdict.NOT_RUN not in own else own)
+    candidate = row.name in policy.candidates(asked)
+    return row.model_copy(
+        update={"verdict": verdict, "candidate": candidate, "released": candidate and releases(verdict)}
+    )
+
+
+def overall(rows: Iterable[GateRow]) -> Verdict:
+    """The worst over the variants up for release."""
+    return worst(row.verdict for row in rows if row.candidate)
+
+
+SIZE_METRICS = ("accuracy", "mae")
+"""Measured on every example of a segment, so that their n is its size."""
+
+
+def _segment(row: MeasurementRow) -> str:
+    return ", ".join(f"{column}={value}" for column, value in (row.segment or {}).items())
+
+
+def limitations(
+    asked: Policy, rows: Iterable[GateRow], variants: Iterable[VariantRow], measurements: Iterable[MeasurementRow]
+) -> list[str]:
+    """What was not tested, or could not be decided: nobody should have to look for what is missing."""
+    found = [f"not tested: {what}" for suite, what in CONCERNS.items() if suite not in asked.suites]
+    undecided = sum(row.verdict is Verdict.INCONCLUSIVE for row in rows)
+    if undecided:
+        found.append(f"{undecided} gates are inconclusive: neither shown to hold nor shown to fail")
+    small = sorted({f"{_segment(row)} ({row.n})" for row in measurements if row.small and row.metric in SIZE_METRICS})
+    if small:
+        found.append(f"segments too small for a verdict: {', '.join(small)}")
+    for variant in variants:
+        if variant.left_whole:
+            layers = "; ".join(f"{layer}: {reason}" for layer, reason in variant.left_whole)
+            found.append(f"{variant.name}: layers left whole: {layers}")
+        if variant.kind == "pruned" and variant.recipe and variant.recipe.get("granularity") == "element":
+            found.append(f"{variant.name}: weights are zeroed, not removed; zeros alone make nothing smaller or faster")
+    return found
+
+
+def write(engine: Engine, found: Evidence, folder: Path) -> Evidence:
+    """Writes outcomes, plans, ledger, evidence and reports into ``folder``; returns the evidence as written."""
+    file_digests = {}
+    if engine.measured:
+        names = [row.name for row in found.variants if row.error is None]
+        said = {name: engine.predictions(name) for name in names}
+        outcomes.write(folder / records.OUTCOMES, engine.examples, said)
+        file_digests[records.OUTCOMES] = digests.of_file(folder / records.OUTCOMES)
+    _copy_plans(engine.store.folder / records.PLANS, folder / records.PLANS)
+    final = found.model_copy(update={"digests": file_digests, "ledger": _ledger(folder, found)})
+    (folder / records.FILE).write_text(records.dumps(final), "utf-8")
+    reporting.render(final, "html", folder)
+    return final
+
+
+def _copy_plans(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+
+
+def _ledger(folder: Path, found: Evidence) -> list[LedgerRow]:
+    """Earlier audits of the same model and data that wrote here, failures included; this one is added to the file."""
+    path = folder / LEDGER
+    key = [found.subject.model_sha256, found.subject.data_sha256.get("test")]
+    earlier = []
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+                if entry.pop("subject") == key:
+                    earlier.append(LedgerRow.model_validate(entry))
+            except (ValueError, KeyError, AttributeError):
+                continue  # a damaged line says nothing
+    own = LedgerRow(
+        id=found.audit.id, started=found.audit.started, policy_sha256=found.policy.sha256, verdict=found.verdict
+    )
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**own.model_dump(mode="json"), "subject": key}, sort_keys=True) + "\n")
+    return earlier

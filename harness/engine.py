@@ -1,0 +1,382 @@
+"""The engine: loads the subject, builds each variant, measures and judges it, each task once.
+
+A task that fails, by the user's code or ours, becomes an ERROR of its variant; the other variants are
+still measured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pruneproof import gates, inference, loading, outcomes, plan, policy, variants
+from pruneproof.errors import PruneProofError
+from pruneproof.estimates import Statistic
+from pruneproof.evidence import PLANS, GateRow, MeasurementRow, SubjectRow, VariantRow
+from pruneproof.hurt import hurt
+from pruneproof.isolation import deadline, importing_from, untouched_globals
+from pruneproof.loading import Loaded
+from pruneproof.outcomes import Examples, Predictions
+from pruneproof.policy import DENSE, PREVIOUS, Policy, VariantSpec
+from pruneproof.store import Store
+from pruneproof.suite import Context, Facts, Measurement
+from pruneproof.verdicts import Verdict
+
+Progress = Callable[[str], None]
+Failure = Mapping[str, str]
+"""``cause`` and ``remedy`` of a task that failed."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one variant, before waivers."""
+
+    row: VariantRow
+    measurements: tuple[MeasurementRow, ...]
+    gates: tuple[GateRow, ...]
+
+
+class Engine:
+    """One process's part in an audit.
+
+    Args:
+        asked: the policy.
+        store: shared by all processes of the run.
+        progress: told in one line what is being done.
+    """
+
+    def __init__(self, asked: Policy, store: Store, progress: Progress = lambda line: None) -> None:
+        self.asked = asked
+        self.store = store
+        self.progress = progress
+        self._specs = {spec.name: spec for spec in policy.variants(asked)}
+
+    @cached_property
+    def _loaded(self) -> Loaded | Failure:
+        self.progress("loading the subject")
+        found: Loaded | Failure = self._try("loading the subject", lambda: loading.load(self.asked))
+        return found
+
+    @property
+    def loaded(self) -> Loaded:
+        """The subject.
+
+        Raises:
+            PruneProofError: it cannot be loaded.
+        """
+        if not isinstance(self._loaded, Loaded):
+            raise PruneProofError(self._loaded["cause"], self._loaded["remedy"])
+        return self._loaded
+
+    @cached_property
+    def facts(self) -> Facts | None:
+        """What is known of the test set; ``None`` where the subject cannot be loaded."""
+        row = self.subject_row()
+        if row.error is not None or row.task is None:
+            return None
+        return Facts(row.task, row.data_sizes["test"], tuple(row.classes), row.segments)
+
+    @cached_property
+    def expansion(self) -> gates.Expansion:
+        """The gates of the audit; unexpanded where the subject cannot be loaded."""
+        return gates.unexpanded(self.asked) if self.facts is None else gates.expand(self.asked, self.facts)
+
+    def required(self) -> list[tuple[str, str]]:
+        """``(variant, gate id)`` of every gate that the policy requires."""
+        expansion = self.expansion
+        return [(spec.name, gate.id) for spec in self._specs.values() for gate in gates.for_variant(expansion, spec)]
+
+    def subject_row(self) -> SubjectRow:
+        """The subject's row of the evidence."""
+        table = self.store.once("subject", lambda: self._subject_row().model_dump(mode="json"))
+        if "load" not in table:
+            return self._unloaded(table["error"])
+        dense = self.store.peek("dense") or {}
+        return SubjectRow.model_validate(table).model_copy(update={"threshold": dense.get("threshold")})
+
+    def _unloaded(self, failure: Failure) -> SubjectRow:
+        return SubjectRow(
+            load=self.asked.subject.load,
+            task=None,
+            classes=[],
+            threshold=None,
+            segments={},
+            model_sha256=None,
+            data_sha256={},
+            data_sizes={},
+            error=_told(failure),
+        )
+
+    def _subject_row(self) -> SubjectRow:
+        loaded = self._loaded
+        if not isinstance(loaded, Loaded):
+            return self._unloaded(loaded)
+        outcomes.write(self._examples_file, loaded.examples, {})
+        facts = loaded.examples.facts
+        return SubjectRow(
+            load=self.asked.subject.load,
+            task=facts.task,
+            classes=list(facts.classes),
+            threshold=None,
+            segments={column: dict(values) for column, values in facts.segments.items()},
+            model_sha256=loaded.model_digest,
+            data_sha256=loaded.data_digests,
+            data_sizes=loaded.data_sizes,
+        )
+
+    def comparator_rows(self) -> list[tuple[VariantRow, tuple[MeasurementRow, ...]]]:
+        """Dense and, where the policy names one, previous, as far as they were measured."""
+        tasks = {name: self.store.peek(name) for name in (DENSE, PREVIOUS)}
+        return [_comparator(name, task) for name, task in tasks.items() if task is not None]
+
+    def result(self, name: str) -> Result:
+        """What came of variant ``name``, computed now unless some process has."""
+        spec = self._specs[name]
+        self._comparators()  # before this variant's lock is taken: nobody waits while holding one
+        table = self.store.once(f"variant {name}", lambda: self._result(spec))
+        if "error" in table and "row" not in table:
+            table = self._failed(spec, table["error"])
+        return Result(
+            VariantRow.model_validate(table["row"]),
+            tuple(MeasurementRow.model_validate(entry) for entry in table["measurements"]),
+            tuple(GateRow.model_validate(entry) for entry in table["gates"]),
+        )
+
+    def model(self, name: str) -> torch.nn.Module:
+        """The variant itself, built in this process.
+
+        Raises:
+            PruneProofError: it cannot be built.
+        """
+        if name == DENSE:
+            return self.loaded.subject.model
+        with self._guarded():
+            built = variants.build(self._specs[name], self.loaded, self.asked)
+        variants.verified(built.row)
+        return built.model
+
+    @property
+    def threshold(self) -> float | None:
+        """Operating point of a binary classifier."""
+        found: float | None = self._dense().get("threshold")
+        return found
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The test set, with the threshold."""
+        if self.facts is None:
+            raise PruneProofError("the subject could not be loaded", "see the evidence's subject")
+        return outcomes.read(self._examples_file, self.facts, self.threshold)[0]
+
+    @property
+    def _examples_file(self) -> Path:
+        return self.store.folder / "examples.parquet"
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything was measured."""
+        return "row" in (self.store.peek("dense") or {})
+
+    def predictions(self, name: str) -> Predictions:
+        """What model ``name`` said of the test set; its task must have run."""
+        return Predictions(self.store.kept(name), self.examples.facts, self.threshold)
+
+    def _comparators(self) -> dict[str, dict[str, Any]]:
+        found = {DENSE: self._dense()}
+        source = self.asked.comparators.previous
+        if source is not None:
+            found[PREVIOUS] = self.store.once("previous", lambda: self._compare(PREVIOUS, source))
+        return found
+
+    def _dense(self) -> dict[str, Any]:
+        return self.store.once("dense", lambda: self._compare(DENSE, None))
+
+    def _compare(self, name: str, source: str | None) -> dict[str, Any]:
+        """Predicts and measures a comparator."""
+
+        def work() -> dict[str, Any]:
+            loaded = self.loaded
+            built = variants.dense(loaded) if source is None else variants.previous(loaded, self.asked, source)
+            self._predict(name, built.model)
+            threshold = self._chosen_threshold() if source is None else self.threshold
+            examples = replace(loaded.examples, threshold=threshold)
+            said = Predictions(self.store.kept(name), examples.facts, threshold)
+            dense = Predictions(self.store.kept(DENSE), examples.facts, threshold)
+            measured = measure(self.asked, name, examples, said, dense)
+            rows = measurement_rows(self.asked, name, measured)
+            return {"row": _json(built.row), "threshold": threshold, "measurements": [_json(row) for row in rows]}
+
+        self.progress(f"{name}: predicting {self._size} examples")
+        found = self._try(f"measuring {name}", work)
+        return {"error": dict(found)} if "cause" in found else dict(found)
+
+    def _chosen_threshold(self) -> float | None:
+        loaded = self.loaded
+        if not isinstance(loaded.subject.threshold, str) or loaded.subject.calibration is None:
+            return loaded.examples.threshold
+        subject = loaded.subject
+        outputs = inference.forward(subject.model, loaded.subject.calibration, subject.batch_size)
+        return loading.chosen_threshold(loaded, inference.finite(outputs, "dense"))
+
+    def _predict(self, name: str, model: torch.nn.Module) -> None:
+        subject = self.loaded.subject
+        outputs = inference.finite(inference.forward(model, subject.test, subject.batch_size), name)
+        self.store.keep(name, outputs)
+
+    @property
+    def _size(self) -> str:
+        return f"{self._loaded.examples.facts.n:,}" if isinstance(self._loaded, Loaded) else "no"
+
+    def _result(self, spec: VariantSpec) -> dict[str, Any]:
+        for name, task in self._comparators().items():
+            if "error" in task:
+                return self._failed(spec, {**task["error"], "cause": f"{name}: {task['error']['cause']}"})
+        self.progress(f"{spec.name}: building")
+        built = self._try(f"building {spec.name}", lambda: variants.build(spec, self.loaded, self.asked))
+        if not isinstance(built, variants.Built):
+            return self._failed(spec, built)
+        if built.plan is not None:
+            folder = self.store.folder / PLANS
+            folder.mkdir(exist_ok=True)
+            plan.save(built.plan, folder / spec.name)
+
+        def work() -> dict[str, Any]:
+            variants.verified(built.row)
+            self._check_width(built)
+            self._predict(spec.name, built.model)
+            return self._judged(spec, built.row)
+
+        self.progress(f"{spec.name}: predicting and measuring")
+        found = self._try(f"measuring {spec.name}", work)
+        return self._failed(spec, found, built.row) if "cause" in found else dict(found)
+
+    def _check_width(self, built: variants.Built) -> None:
+        """An imported model may answer with other classes than the subject's."""
+        subject = self.loaded.subject
+        first, _ = next(inference.batches(subject.test, 2))
+        sample = loading.replace_inputs(subject.test, first)
+        want = self.store.kept(DENSE).shape[1]
+        have = inference.forward(built.model, sample, 2).shape[1]
+        if have != want:
+            raise PruneProofError(
+                f"it returns {have} outputs an example, the dense model {want}",
+                "give a model with the subject's classes",
+            )
+
+    def _judged(self, spec: VariantSpec, row: VariantRow) -> dict[str, Any]:
+        examples, said = self.examples, self.predictions(spec.name)
+        compared = {name: self.predictions(name) for name in self._comparators()}
+        measured = measure(self.asked, spec.name, examples, said, compared[DENSE])
+        others = {name: measure(self.asked, name, examples, there, compared[DENSE]) for name, there in compared.items()}
+        rows = gates.judge(self.asked, self.expansion, spec, measured, others, examples.facts.n)
+        shown = [
+            found
+            if found.verdict is Verdict.PASS
+            else found.model_copy(update={"hurt": hurt(found, examples, said, compared[found.comparator or DENSE])})
+            for found in rows
+        ]
+        return {
+            "row": _json(row),
+            "measurements": [_json(entry) for entry in measurement_rows(self.asked, spec.name, measured)],
+            "gates": [_json(entry) for entry in shown],
+        }
+
+    def _failed(self, spec: VariantSpec, failure: Failure, row: VariantRow | None = None) -> dict[str, Any]:
+        reason = _told(failure)
+        base = row or VariantRow(
+            name=spec.name,
+            kind="imported" if spec.imported else "pruned",
+            recipe=_recipe(spec),
+            requested_ratio=spec.ratio,
+        )
+        candidate = spec.name in policy.candidates(self.asked)
+        return {
+            "row": _json(base.model_copy(update={"error": reason})),
+            "measurements": [],
+            "gates": [
+                _json(gates.row(gate, spec.name, candidate, Verdict.ERROR, reason))
+                for gate in gates.for_variant(self.expansion, spec)
+            ],
+        }
+
+    def _try(self, what: str, work: Callable[[], Any]) -> Any:
+        """What ``work`` gives, or the failure that it ended in."""
+        try:
+            with self._guarded(), deadline(self.asked.audit.timeout_s, what):
+                return work()
+        except PruneProofError as error:
+            return {"cause": error.cause, "remedy": error.remedy}
+        except Exception as error:
+            cause = f"{what}: {type(error).__name__}: {error}"
+            return {
+                "cause": " ".join(cause.split()),
+                "remedy": "if your own code runs without it, this is a bug in PruneProof",
+            }
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        with (
+            importing_from(str(self.asked.folder)),
+            untouched_globals(self.asked.audit.threads, self.asked.audit.seed),
+        ):
+            yield
+
+
+def measure(
+    asked: Policy, variant: str, examples: Examples, said: Predictions, dense: Predictions
+) -> dict[str, list[Measurement]]:
+    """Everything that the policy's suites measure of one model."""
+    context = Context(variant, examples.facts, examples, said, dense)
+    return {name: policy.suite(name).measure(context, entry.options) for name, entry in asked.suites.items()}
+
+
+def measurement_rows(asked: Policy, variant: str, measured: gates.Measured) -> list[MeasurementRow]:
+    """Rows of the evidence; bootstrap intervals are left to the gates that need them."""
+    return [_measurement_row(asked, variant, suite, entry) for suite, found in measured.items() for entry in found]
+
+
+def _measurement_row(asked: Policy, variant: str, suite: str, entry: Measurement) -> MeasurementRow:
+    estimate = entry.estimate
+    bounded = estimate is not None and not isinstance(estimate, Statistic)
+    return MeasurementRow(
+        variant=variant,
+        suite=suite,
+        metric=entry.metric,
+        segment={entry.member.column: entry.member.value} if entry.member else None,
+        value=estimate.value if estimate is not None else None,
+        unit=entry.unit,
+        n=entry.n,
+        interval=tuple(estimate.bounds(asked.audit.confidence)) if bounded and estimate is not None else None,
+        method=estimate.method if estimate is not None else "",
+        small=entry.small,
+        note=entry.note,
+    )
+
+
+def _comparator(name: str, task: Mapping[str, Any]) -> tuple[VariantRow, tuple[MeasurementRow, ...]]:
+    if "row" not in task:
+        kind: Any = name
+        return VariantRow(name=name, kind=kind, error=_told(task["error"]), verdict=Verdict.ERROR), ()
+    rows = tuple(MeasurementRow.model_validate(entry) for entry in task["measurements"])
+    return VariantRow.model_validate(task["row"]), rows
+
+
+def _recipe(spec: VariantSpec) -> dict[str, str] | None:
+    if spec.recipe is None:
+        return None
+    return {key: str(getattr(spec.recipe, key)) for key in ("granularity", "criterion", "scope", "schedule")}
+
+
+def _told(failure: Failure) -> str:
+    return f"{failure['cause']} ({failure['remedy']})"
+
+
+def _json(record: Any) -> dict[str, Any]:
+    table: dict[str, Any] = record.model_dump(mode="json")
+    return table

@@ -1,0 +1,85 @@
+"""Writing the released model, and refusing one that is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruneproof import auditing, digests, loading, plan, policy, profile
+from pruneproof import evidence as records
+from pruneproof.errors import EvidenceError, UsageError
+from pruneproof.evidence import Evidence, VariantRow
+from pruneproof.isolation import importing_from, untouched_globals
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Files that were written, and the model's digest."""
+
+    files: tuple[Path, ...]
+    model_sha256: str
+
+
+def export(source: Path, name: str, out: Path, policy_path: Path | None = None, force: bool = False) -> Exported:
+    """Writes ``<name>.safetensors`` and, for a model that was pruned here, its plan.
+
+    The subject is loaded anew, the plan applied, and the result's digest held against the evidence.
+
+    Args:
+        source: evidence folder.
+        policy_path: where the policy lies now; default: as it was named when the audit ran.
+        force: export a variant that is not released as well.
+
+    Raises:
+        UsageError: no such variant, not released, or ``out`` cannot be written.
+        EvidenceError: policy, subject, plan or result are not those of the evidence.
+        SubjectError: the subject cannot be loaded.
+    """
+    found = records.read(source)
+    row = _row(found, name, force)
+    asked = policy.read(policy_path or _recorded(found, source))
+    if asked.sha256 != found.policy.sha256:
+        raise EvidenceError(f"{asked.path} is not the policy of this evidence", "name the right one with --policy")
+    folder = source if source.is_dir() else source.parent
+    auditing.writable(out)
+    with importing_from(str(asked.folder)), untouched_globals(asked.audit.threads, asked.audit.seed):
+        loaded = loading.load(asked)
+        if loaded.model_digest != found.subject.model_sha256:
+            raise EvidenceError("the subject's model is not the one that was audited", "run the audit again")
+        files = []
+        if row.plan_sha256 is not None:
+            stored = plan.load(folder / records.PLANS / name)
+            if plan.digest(stored) != row.plan_sha256:
+                raise EvidenceError(f"the plan of {name} was changed after the audit", "run the audit again")
+            model = plan.apply(stored, loaded.subject.model)
+            plan.save(stored, out / f"{name}.plan")
+            files += [out / f"{name}.plan.safetensors", out / f"{name}.plan.json"]
+        else:
+            imported = {entry.name: entry for entry in asked.imported}[name]
+            model = loading.model(imported.load or imported.checkpoint or "", loaded.subject, asked.folder)
+        digest = digests.of_model(model)
+        if digest != row.model_sha256:
+            raise EvidenceError(f"{name} is not the model that was audited: its digest differs", "run the audit again")
+        weights = out / f"{name}.safetensors"
+        weights.write_bytes(profile.serialised(model))
+    return Exported((weights, *files), digest)
+
+
+def _row(found: Evidence, name: str, force: bool) -> VariantRow:
+    rows = {row.name: row for row in found.variants if row.kind in ("pruned", "imported")}
+    if name not in rows:
+        raise UsageError(f"no variant '{name}' in the evidence", f"it has: {', '.join(rows)}")
+    row = rows[name]
+    if row.model_sha256 is None or row.error is not None:
+        raise UsageError(f"{name} could not be built or measured: {row.error}", "export another variant")
+    if not row.released and not force:
+        why = f"its verdict is {row.verdict}" if row.candidate else "it was not up for release"
+        raise UsageError(f"{name} is not released: {why}", "export a released variant, or say --force")
+    return row
+
+
+def _recorded(found: Evidence, source: Path) -> Path:
+    path = Path(found.policy.path)
+    if not path.exists():
+        raise UsageError(f"the policy is no longer at {path}", "say where it lies with --policy")
+    return path
