@@ -129,7 +129,7 @@ class _progress:
 
 
 def _show(console: Console, found: object, reproduce: str) -> None:
-    from pruneproof import terminal
+    from pruneproof import summary, terminal
     from pruneproof.evidence import Evidence
     from pruneproof.verdicts import Verdict
 
@@ -151,11 +151,13 @@ def _show(console: Console, found: object, reproduce: str) -> None:
         if variant.error and not found.subject.error:
             console.print(Text(f"error: {variant.name}: {variant.error}"), soft_wrap=True)
     failed = [row for row in found.gates if row.candidate and row.verdict is Verdict.FAIL]
-    for gate in failed[:1]:
+    for gate in summary.worst_first([row for row in failed if row.variant == failed[0].variant])[:1]:
         for line in terminal.explanation(gate, reproduce):
             console.print(Text(line), soft_wrap=True)
     if len(failed) > 1:
         console.print(Text(f"… and {len(failed) - 1} more failing gates, in the report"))
+    for line in terminal.broke_first(found):
+        console.print(Text(line), soft_wrap=True)
     console.print(Text(terminal.headline(found), style=f"bold {terminal.colour(found.verdict)}"), soft_wrap=True)
 
 

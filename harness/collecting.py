@@ -223,12 +223,12 @@ def _conclude_one(controller: Controller, session: pytest.Session, path: Path, s
     out = Path(config.getoption("pruneproof_out"))
     folder = writable(out / found.audit.name if several else out)
     found = write(engine, found, folder)
-    controller.summary += summary(found, folder)
+    controller.summary += closing(found, folder)
     if exit_code(found.verdict, found.policy.inconclusive):
         worsen(session, pytest.ExitCode.TESTS_FAILED)
 
 
-def summary(found: Evidence, folder: Path) -> list[str]:
+def closing(found: Evidence, folder: Path) -> list[str]:
     """The gate matrix and the verdict, for the terminal."""
     lines = ["", f"pruneproof: {found.audit.name}", *terminal.text_matrix(found)]
     left_out = [row for row in found.gates if row.candidate and row.verdict is Verdict.NOT_RUN]
@@ -236,7 +236,7 @@ def summary(found: Evidence, folder: Path) -> list[str]:
         lines.append(f"not run: {len(left_out)} of the gates that the policy requires, {_some(left_out)}")
     if not releases(found.verdict) and found.subject.error:
         lines.append(f"error: {found.subject.error}")
-    return [*lines, terminal.headline(found), f"report: {folder / 'report.html'}"]
+    return [*lines, *terminal.broke_first(found), terminal.headline(found), f"report: {folder / 'report.html'}"]
 
 
 def _some(rows: Iterable[GateRow]) -> str:

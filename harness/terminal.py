@@ -2,77 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from pruneproof import summary, wording
 from pruneproof.evidence import Evidence, GateRow, VariantRow
-from pruneproof.verdicts import GLYPHS, Verdict, releases, worst
-
-HEADLINES = {
-    Verdict.PASS: "RELEASED: every gate of every candidate passes",
-    Verdict.WAIVED: "RELEASED, with waivers",
-    Verdict.INCONCLUSIVE: "NOT RELEASED: some gates are inconclusive",
-    Verdict.NOT_RUN: "NOT RELEASED: some gates did not run",
-    Verdict.FAIL: "BLOCKED: some gates fail",
-    Verdict.ERROR: "BLOCKED: some gates could not be judged",
-}
+from pruneproof.verdicts import Verdict, releases, worst
 
 
 def headline(evidence: Evidence) -> str:
     """One line: the verdict on the variants up for release."""
-    candidates = [row for row in evidence.variants if row.candidate]
-    released = sum(row.released for row in candidates)
-    return f"{HEADLINES[evidence.verdict]} ({released} of {len(candidates)} candidates released)"
+    return f"{summary.headline(evidence)}: {summary.subline(evidence)}"
 
 
-def stem(row: GateRow) -> str:
-    """A gate id without its member."""
-    return row.id.split("[", 1)[0]
-
-
-def member(row: GateRow) -> str:
-    """``column=value``, or nothing."""
-    return ", ".join(f"{column}={value}" for column, value in (row.segment or {}).items())
+def broke_first(evidence: Evidence) -> Iterator[str]:
+    """Which segment broke first, recipe by recipe."""
+    for found in summary.first_breaks(evidence):
+        gate = found.gate
+        overall = ", while overall accuracy still passes" if found.overall_passes else ""
+        where = f"{wording.member(gate.segment)} breaks first, at {found.variant.name}{overall}"
+        yield f"{where}: {gate.metric} {summary.against(gate)}"
 
 
 def matrix(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
     """Header and rows: one row a gate, its family summed up by the worst member; one column a variant."""
     variants = [row for row in evidence.variants if row.kind in ("pruned", "imported")]
-    stems = list(dict.fromkeys(stem(row) for row in evidence.gates))
+    stems = list(dict.fromkeys(wording.stem(row) for row in evidence.gates))
     cells = {(name, variant.name): _cell(evidence, name, variant) for name in stems for variant in variants}
     header = ["gate", *(variant.name for variant in variants)]
     rows = [[_limit(evidence, name), *(cells[name, variant.name] for variant in variants)] for name in stems]
-    verdicts = [f"{GLYPHS[variant.verdict]} {variant.verdict}" for variant in variants]
+    verdicts = [wording.mark(variant.verdict) for variant in variants]
     rows.append(["verdict", *verdicts])
     return header, rows
 
 
 def _limit(evidence: Evidence, name: str) -> str:
-    first = next(row for row in evidence.gates if stem(row) == name)
+    first = next(row for row in evidence.gates if wording.stem(row) == name)
     return f"{name} {first.limit.value:g}"
 
 
 def _cell(evidence: Evidence, name: str, variant: VariantRow) -> str:
-    rows = [row for row in evidence.gates if row.variant == variant.name and stem(row) == name]
+    rows = [row for row in evidence.gates if row.variant == variant.name and wording.stem(row) == name]
     if not rows:
         return "not gated"
     verdict = worst(row.verdict for row in rows)
-    shown = f"{GLYPHS[verdict]} {verdict}"
+    shown = wording.mark(verdict)
     if len(rows) == 1:
         return f"{shown} {_value(rows[0])}"
     hit = [row for row in rows if row.verdict is verdict]
     if verdict is Verdict.PASS:
         return f"{shown} all {len(rows)}"
-    return f"{shown} {len(hit)} of {len(rows)}: {member(_farthest(hit))}"
+    return f"{shown} {len(hit)} of {len(rows)}: {wording.member(max(hit, key=wording.beyond).segment)}"
 
 
 def _value(row: GateRow) -> str:
     return "" if row.value is None else f"{row.value:.4g}"
-
-
-def _farthest(rows: Sequence[GateRow]) -> GateRow:
-    """The row farthest on the wrong side of its limit."""
-    sign = -1 if rows[0].limit.key == "min" else 1
-    return max(rows, key=lambda row: sign * (row.value if row.value is not None else 0.0))
 
 
 def text_matrix(evidence: Evidence) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Report formats, one file each: ``FILE``, the report's file name, and ``render(evidence)``."""
