@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -12,7 +13,6 @@ from pathlib import Path
 import conftest
 import pytest
 
-import pruneproof
 from pruneproof import evidence as records
 from pruneproof.evidence import Evidence
 
@@ -70,7 +70,7 @@ def test_a_run_in_which_every_gate_passes_exits_with_0(pytester: pytest.Pytester
     run = pytester.runpytest_inprocess("audit.toml")
     run.assert_outcomes(passed=4)
     assert run.ret == pytest.ExitCode.OK
-    run.stdout.fnmatch_lines(["RELEASED: *(1 of 1 candidates released)", "report: *report.html"])
+    run.stdout.fnmatch_lines(["RELEASED: *", "report: *report.html"])
 
 
 def test_a_failing_gate_says_limit_value_interval_examples_and_how_to_reproduce(
@@ -219,7 +219,7 @@ def test_an_inconclusive_gate_blocks_unless_the_policy_says_warn(
     evidence = found(pytester)
     assert evidence.verdict == "INCONCLUSIVE"
     assert not any(row.released for row in evidence.variants)
-    run.stdout.fnmatch_lines(["NOT RELEASED: some gates are inconclusive*"])
+    run.stdout.fnmatch_lines(["INCONCLUSIVE: *Not released."])
 
 
 WAIVER = """
@@ -313,11 +313,12 @@ def test_a_pyproject_table_is_an_audit_as_well(pytester: pytest.Pytester, tiny: 
 
 def test_a_run_without_an_audit_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "test_login.py").write_text("def test_login(): pass\n")
-    heavy = "torch numpy scipy pandas pydantic matplotlib sklearn rich typer".split()
-    code = f"import sys, pytest; pytest.main(['-q', '-p', 'no:hypothesispytest']); print([m for m in {heavy} if m in sys.modules])"
+    heavy = ["torch", "numpy", "scipy", "pandas", "pydantic", "matplotlib", "sklearn", "rich", "typer"]
+    code = (
+        "import sys, pytest; pytest.main(['-q', '-p', 'no:hypothesispytest']); "
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
     plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "-p pruneproof.plugin"}
-    import os
-
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **plugins}
     )
