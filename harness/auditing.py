@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from pruneproof import digests, environment, gates, outcomes, policy, reporting
+from pruneproof import digests, environment, gates, outcomes, policy, registry, reporting
 from pruneproof import evidence as records
 from pruneproof.engine import Engine, Progress
 from pruneproof.errors import UsageError
@@ -39,6 +39,8 @@ def audit(path: str | Path, *, out: str | Path | None = None, progress: Progress
         out: folder for evidence and reports; ``None``: nothing is written.
         progress: told in one line what is being done.
 
+    An interrupted audit writes what it has measured; the gates of the other variants are NOT_RUN.
+
     Raises:
         PolicyError: the policy cannot be carried out; nothing was measured.
         UsageError: ``out`` cannot be written; nothing was measured.
@@ -48,8 +50,16 @@ def audit(path: str | Path, *, out: str | Path | None = None, progress: Progress
     shared = Path(tempfile.mkdtemp(prefix="pruneproof-"))
     try:
         engine = Engine(asked, Store(shared), progress)
-        for spec in policy.variants(asked):
-            engine.result(spec.name)
+        done: list[str] = []
+        try:
+            for spec in policy.variants(asked):
+                engine.result(spec.name)
+                done.append(spec.name)
+        except KeyboardInterrupt:
+            if folder is not None and done:
+                ran = [key for key in engine.required() if key[0] in done]
+                write(engine, assemble(engine, ran), folder)
+            raise
         found = assemble(engine)
         if folder is not None:
             progress("writing the report")
@@ -230,6 +240,12 @@ SIZE_METRICS = ("accuracy", "mae")
 """Measured on every example of a segment, so that their n is its size."""
 
 
+def _says_something(row: MeasurementRow) -> bool:
+    """Whether the row is the first to say something of the data, the same for every variant."""
+    first = row.variant == policy.DENSE and row.metric in SIZE_METRICS
+    return first and bool(row.note) and row.value is not None
+
+
 def _segment(row: MeasurementRow) -> str:
     return ", ".join(f"{column}={value}" for column, value in (row.segment or {}).items())
 
@@ -238,7 +254,9 @@ def limitations(
     asked: Policy, rows: Iterable[GateRow], variants: Iterable[VariantRow], measurements: Iterable[MeasurementRow]
 ) -> list[str]:
     """What was not tested, or could not be decided: nobody should have to look for what is missing."""
-    found = [f"not tested: {what}" for suite, what in CONCERNS.items() if suite not in asked.suites]
+    known = dict.fromkeys((*CONCERNS, *registry.names("pruneproof.suites")))
+    found = [f"not tested: {CONCERNS.get(name, name)}" for name in known if name not in asked.suites]
+    found += [f"{_segment(row)}: {row.note}" for row in measurements if _says_something(row)]
     undecided = sum(row.verdict is Verdict.INCONCLUSIVE for row in rows)
     if undecided:
         found.append(f"{undecided} gates are inconclusive: neither shown to hold nor shown to fail")

@@ -84,11 +84,12 @@ def demo(
 
 @app.command()
 def audit(
-    path: Annotated[Path, typer.Argument(help="audit.toml, or the folder that holds it.")], out: Out = DEFAULT_OUT
+    path: Annotated[Path, typer.Argument(help="audit.toml or pyproject.toml, or the folder that holds it.")],
+    out: Out = DEFAULT_OUT,
 ) -> int:
     """Runs an audit; exits 0 when every candidate is released, 1 when not."""
-    if path.is_dir() and (path / "audit.toml").exists():
-        path = path / "audit.toml"
+    if path.is_dir():
+        path = next((path / name for name in ("audit.toml", "pyproject.toml") if (path / name).exists()), path)
     return _audit(path, out)
 
 

@@ -93,7 +93,8 @@ class AuditFile(pytest.File):
         except UsageError as error:
             leave(self.config, self.path, {"error": [error.cause, error.remedy]})
             raise
-        leave(self.config, self.path, {"items": 0})
+        if not (store_folder(self.config, self.path) / WORD).exists():
+            leave(self.config, self.path, {"items": 0})
         problem = engine.subject_row().error
         if problem is not None:
             self.warn(pytest.PytestCollectionWarning(f"the gates are not expanded: {problem}"))
@@ -133,7 +134,7 @@ class GateItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         if isinstance(excinfo.value, GateFailed):
-            reproduce = f"pytest {shlex.quote(self.nodeid)}"
+            reproduce = reproducing(self)
             return "\n".join(terminal.explanation(excinfo.value.row, reproduce))
         return super().repr_failure(excinfo, style)
 
@@ -142,13 +143,18 @@ class GateItem(pytest.Item):
         return self.path, None, f"{variant.name if variant else ''} {self.name}"
 
 
+def reproducing(item: pytest.Item) -> str:
+    """The command that runs ``item`` alone, without overwriting the evidence of the whole audit."""
+    return f"pytest {shlex.quote(item.nodeid)} --pruneproof-out reproduced"
+
+
 def settle(item: pytest.Item, path: Path, asked: Policy, row: GateRow) -> None:
     """Ends an item as its gate's verdict demands, and leaves the row for its report.
 
     Raises:
         GateFailed: a candidate's gate that does not let it be released.
     """
-    item.stash.setdefault(MADE, []).append((str(path), row.model_dump_json()))
+    item.stash.setdefault(MADE, []).append((str(path.resolve()), row.model_dump_json()))
     item.user_properties.append(("verdict", str(row.verdict)))
     if row.verdict is Verdict.PASS:
         return
@@ -169,7 +175,7 @@ def leave(config: pytest.Config, path: Path, word: dict[str, Any]) -> None:
     """Leaves word of an audit for the process that ends the run."""
     folder = store_folder(config, path)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / WORD).write_text(json.dumps({"path": str(path), **word}), "utf-8")
+    (folder / WORD).write_text(json.dumps({"path": str(path.resolve()), **word}), "utf-8")
 
 
 def leave_word(session: pytest.Session) -> None:
@@ -194,9 +200,10 @@ def conclude(controller: Controller, session: pytest.Session) -> None:
             cause, remedy = word["error"]
             controller.summary += [f"pruneproof: {cause}", f"  {remedy}"]
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
-        elif not word["items"]:
+        elif not word["items"] and not _ran(controller, path):
             controller.summary.append(f"pruneproof: {shown} did not run: none of its gates was asked for")
         else:
+            controller.audited = True
             try:
                 _conclude_one(controller, session, path, several)
             except PruneProofError as error:
@@ -205,6 +212,12 @@ def conclude(controller: Controller, session: pytest.Session) -> None:
             except Exception as error:
                 controller.summary.append(f"pruneproof: {shown}: internal error: {type(error).__name__}: {error}")
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+
+def _ran(controller: Controller, path: Path) -> bool:
+    """Whether some of the audit's own gates were reported, whatever word was left."""
+    rows = controller.rows.get(str(path), [])
+    return any(json.loads(row)["suite"] != "tests" for row in rows)
 
 
 def _shown(config: pytest.Config, path: Path) -> Path:

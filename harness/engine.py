@@ -212,7 +212,8 @@ class Engine:
             rows = measurement_rows(self.asked, name, measured)
             return {"row": _json(built.row), "threshold": threshold, "measurements": [_json(row) for row in rows]}
 
-        self.progress(f"{name}: predicting {self._size} examples")
+        if self.facts is not None:
+            self.progress(f"{name}: predicting {self.facts.n:,} examples")
         found = self._try(f"measuring {name}", work)
         return {"error": dict(found)} if "cause" in found else dict(found)
 
@@ -228,10 +229,6 @@ class Engine:
         subject = self.loaded.subject
         outputs = inference.finite(inference.forward(model, subject.test, subject.batch_size), name)
         self.store.keep(name, outputs)
-
-    @property
-    def _size(self) -> str:
-        return f"{self._loaded.examples.facts.n:,}" if isinstance(self._loaded, Loaded) else "no"
 
     def _result(self, spec: VariantSpec) -> dict[str, Any]:
         for name, task in self._comparators().items():

@@ -29,7 +29,7 @@ def row(folder: Path, threads: int) -> EnvironmentRow:
         cpu_count=os.cpu_count() or 1,
         threads=threads,
         git_commit=commit or None,
-        git_dirty=bool(_git(folder, "status", "--porcelain")) if commit else None,
+        git_dirty=bool(_git(folder, "status", "--porcelain", "--untracked-files=no")) if commit else None,
     )
 
 

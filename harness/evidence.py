@@ -90,6 +90,7 @@ class EnvironmentRow(Row):
     """That torch computed with."""
     git_commit: str | None
     git_dirty: bool | None
+    """Whether tracked files differ from that commit."""
 
 
 class SelfCheck(Row):

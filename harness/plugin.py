@@ -73,7 +73,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         from pruneproof.collecting import AuditFile
 
         return AuditFile.from_parent(parent, path=file_path)
-    if file_path.name == "pyproject.toml" and named:
+    if file_path.name == "pyproject.toml" and (named or _holds(file_path, "[tool.pruneproof")):
         from pruneproof.collecting import AuditFile
 
         return AuditFile.from_parent(parent, path=file_path)
@@ -82,11 +82,15 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 def _looks_like_policy(path: Path) -> bool:
     """Other tools have files of this name; one that was not named has to look like ours."""
+    return _holds(path, "[subject]", "[[prune]]", "[suites", "[[variant]]")
+
+
+def _holds(path: Path, *tables: str) -> bool:
     try:
         text = path.read_text("utf-8", errors="replace")
     except OSError:
-        return True
-    return any(table in text for table in ("[subject]", "[[prune]]", "[suites", "[[variant]]"))
+        return False
+    return any(table in text for table in tables)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -140,6 +144,8 @@ class Controller:
         """Policy path → gate rows as JSON."""
         self.summary: list[str] = []
         self.broken = False
+        self.audited = False
+        """Whether an audit ran, in part at least."""
 
     def pytest_internalerror(self) -> None:
         self.broken = True
@@ -162,7 +168,7 @@ class Controller:
             conclude(self, session)
         elif required:
             self.summary.append("pruneproof: no audit ran, and pruneproof_require is set: name an audit.toml")
-        if required and not self.rows:
+        if required and not self.audited:
             worsen(session, pytest.ExitCode.TESTS_FAILED)
         if asked and self.broken:
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -20,10 +20,8 @@ def write(folder: Path, model: str | None) -> tuple[Path, Path]:
     Raises:
         UsageError: a file is there already, ``model`` is malformed, or the folder cannot be written.
     """
-    if model is not None and not all(part.isidentifier() for part in model.replace(":", ".").split(".")):
-        raise UsageError(f"'{model}' is not module:function", "name a function like bank.models:net")
-    if model is not None and model.count(":") != 1:
-        raise UsageError(f"'{model}' is not module:function", "name a function like bank.models:net")
+    if model is not None:
+        _check(model)
     files = (folder / POLICY, folder / MODULE)
     for file in files:
         if file.exists():
@@ -44,7 +42,15 @@ def _subject(model: str | None) -> str:
             "@model@", 'raise NotImplementedError("audited.py: return your dense model here")'
         )
     module, function = model.split(":")
-    return text.replace("@import@", f"from {module} import {function}\n").replace("@model@", f"return {function}()")
+    return text.replace("@import@", f"import {module}\n").replace("@model@", f"return {module}.{function}()")
+
+
+def _check(model: str) -> None:
+    identifiers = all(part.isidentifier() for part in model.replace(":", ".").split("."))
+    if not identifiers or model.count(":") != 1:
+        raise UsageError(f"'{model}' is not module:function", "name a function like bank.models:net")
+    if model.partition(":")[0] == Path(MODULE).stem:
+        raise UsageError(f"your module is called {MODULE}, as the starter is", "rename yours, or import it elsewhere")
 
 
 def _template(name: str) -> str:

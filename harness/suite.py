@@ -99,7 +99,8 @@ class Measurement:
 
     Args:
         estimate: the value together with the per-example data that its uncertainty comes from;
-            ``None`` when there was nothing to measure, ``note`` says why.
+            ``None`` when there was nothing to measure, ``note`` says why; otherwise ``note`` says what the value
+            stands for, where that is not plain.
         n: number of examples that the value rests on.
         small: fewer examples than the policy's ``min_n``: shown, but no basis for a verdict.
     """
@@ -113,11 +114,13 @@ class Measurement:
     small: bool = False
 
 
-def measurement(metric: Metric, member: Member | None, found: Found, n: int, small: bool = False) -> Measurement:
+def measurement(
+    metric: Metric, member: Member | None, found: Found, n: int, small: bool = False, note: str = ""
+) -> Measurement:
     """A measurement of what was found on ``n`` examples; ``n`` is narrowed to those that the value rests on."""
     if isinstance(found, str):
         return Measurement(metric.name, member, None, 0, metric.unit, found, small)
-    return Measurement(metric.name, member, found, getattr(found, "n", n), metric.unit, "", small)
+    return Measurement(metric.name, member, found, getattr(found, "n", n), metric.unit, note, small)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pruneproof import gates, inference, policy, terminal
-from pruneproof.collecting import GateFailed, engine_of, leave, near, settle
+from pruneproof.collecting import GateFailed, engine_of, leave, near, reproducing, settle
 from pruneproof.errors import UsageError
 from pruneproof.estimates import Exact
 from pruneproof.evidence import GateRow
@@ -143,7 +143,7 @@ class Audited:
         except GateFailed:
             failed = True
         if failed:
-            pytest.fail("\n".join(terminal.explanation(row, f"pytest '{self._item.nodeid}'")), pytrace=False)
+            pytest.fail("\n".join(terminal.explanation(row, reproducing(self._item))), pytrace=False)
         return row
 
 

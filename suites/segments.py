@@ -72,8 +72,9 @@ class Segments:
                 else:
                     for value, rows in segments.items():
                         small = len(rows) < options.min_n
+                        note = _joined(context.facts, column, options) if value == POOLED else ""
                         one = self._one(metric, context, rows)
-                        found.append(measurement(metric, Member(column, value), one, len(rows), small))
+                        found.append(measurement(metric, Member(column, value), one, len(rows), small, note))
         return found
 
     def _one(self, metric: Metric, context: Context, rows: Rows) -> Found:
@@ -109,16 +110,26 @@ def _sizes(facts: Facts, column: str, options: Options) -> dict[str, int]:
     return {**kept, POOLED: pooled} if pooled else kept
 
 
+def _joined(facts: Facts, column: str, options: Options) -> str:
+    """What the pool stands for."""
+    if options.small == "inconclusive":
+        return ""
+    small = [f"{value} ({n})" for value, n in facts.segments[column].items() if n < options.min_n or value == POOLED]
+    return f"stands for segments under {options.min_n} examples: {', '.join(small)}"
+
+
 def _rows(context: Context, column: str, options: Options) -> Iterator[tuple[str, Rows]]:
     import numpy as np
+    import pandas as pd
 
-    values = context.examples.segments[column].to_numpy(dtype=str)
+    codes, names = pd.factorize(context.examples.segments[column].to_numpy(dtype=object))
+    code = {name: position for position, name in enumerate(names)}
     sizes = _sizes(context.facts, column, options)
     named = [value for value in sizes if value != POOLED or options.small == "inconclusive"]
     for value in named:
-        yield value, np.flatnonzero(values == value)
+        yield value, np.flatnonzero(codes == code[value])
     if len(named) < len(sizes):
-        yield POOLED, np.flatnonzero(~np.isin(values, named))
+        yield POOLED, np.flatnonzero(~np.isin(codes, [code[value] for value in named]))
 
 
 SUITE = Segments()

@@ -261,7 +261,8 @@ def test_a_gate_against_the_previous_model_compares_with_that_one(tiny: Tiny, tm
     policy = conftest.POLICY.replace("max_drop = 0.05", 'max_drop = 0.05, comparator = "previous"')
     policy += '\n[comparators]\nprevious = "tiny_subject:worse"\n'
     worse = conftest.SUBJECT + (
-        "\n\ndef worse():\n    net = model()\n    with torch.no_grad():\n        net.body[2].weight.zero_()\n    return net\n"
+        "\n\ndef worse():\n    net = model()\n    with torch.no_grad():\n"
+        "        net.body[2].weight.zero_()\n    return net\n"
     )
     found = pruneproof.audit(tiny(tmp_path, policy=policy, subject=worse))
     row = next(r for r in found.gates if r.id == "accuracy/accuracy:max_drop" and r.variant == "mag@0.97")
@@ -309,3 +310,25 @@ def test_the_dense_model_is_never_changed(tiny: Tiny, tmp_path: Path) -> None:
     assert not model.body[0].weight.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_an_interrupted_audit_keeps_what_it_has_measured_and_releases_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    stopping = conftest.SUBJECT.replace(
+        "return self.body(x)",
+        "if (self.body[0].weight != 0).float().mean() < 0.1: raise KeyboardInterrupt\n        return self.body(x)",
+    )
+    with pytest.raises(KeyboardInterrupt):
+        pruneproof.audit(tiny(tmp_path, subject=stopping), out=tmp_path / "out")
+    found = evidence.read(tmp_path / "out")
+    states = {row.name: row.verdict for row in found.variants}
+    assert (states["mag@0.3"], states["mag@0.97"], found.verdict) == ("PASS", "NOT_RUN", "NOT_RUN")
+
+
+def test_segments_that_were_joined_are_listed_among_the_limitations(tiny: Tiny, tmp_path: Path) -> None:
+    few = conftest.SUBJECT.replace('"north" if i % 2', '"east" if i < 20 else "west" if i < 45 else "north" if i % 2')
+    policy = conftest.POLICY.replace('by = ["region"]', 'by = ["region"]\nmin_n = 30\nsmall = "pool"')
+    found = pruneproof.audit(tiny(tmp_path, policy=policy, subject=few))
+    assert "region=other: stands for segments under 30 examples: east (20), west (25)" in found.limitations
+    sizes = {row.segment["region"]: row.n for row in found.gates if row.segment and row.variant == "mag@0.3"}
+    assert sizes["other"] == 45
+    assert sum(sizes.values()) == 400

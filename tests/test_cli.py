@@ -124,6 +124,25 @@ def test_init_starts_from_the_users_own_model(run: Run, tmp_path: Path) -> None:
     assert_clear(run("init", "--model", "bank.net", "--out", str(tmp_path / "x")), 4, "module:function")
 
 
+@pytest.mark.parametrize("function", ["model", "subject", "test_set", "Zoo.net"])
+def test_the_starter_works_whatever_the_users_function_is_called(run: Run, tmp_path: Path, function: str) -> None:
+    source = "import torch\n\n\nclass Zoo:\n    net = staticmethod(lambda: torch.nn.Linear(3, 2))\n\n\n"
+    if "." not in function:
+        source += f"def {function}():\n    return Zoo.net()\n"
+    (tmp_path / f"zoo_{function[:3].lower()}.py").write_text(source)
+    assert run("init", "--model", f"zoo_{function[:3].lower()}:{function}", "--out", str(tmp_path)).code == 0
+    said = run("audit", str(tmp_path / "audit.toml"), "--out", str(tmp_path / "out"))
+    assert "return your test set here" in said.out
+
+
+def test_a_folder_whose_policy_stands_in_pyproject_toml_can_be_audited(run: Run, tiny: Tiny, tmp_path: Path) -> None:
+    path = tiny(tmp_path)
+    text = conftest.POLICY.replace("[[", "[[tool.pruneproof.").replace("\n[a", "\n[tool.pruneproof.a")
+    path.unlink()
+    (tmp_path / "pyproject.toml").write_text(text.replace("\n[s", "\n[tool.pruneproof.s"))
+    assert "BLOCKED" in run("audit", str(tmp_path), "--out", str(tmp_path / "out")).out
+
+
 def test_doctor_says_what_this_machine_can_and_cannot_certify(run: Run) -> None:
     said = run("doctor")
     assert said.code == 0

@@ -88,7 +88,7 @@ def test_a_failing_gate_says_limit_value_interval_examples_and_how_to_reproduce(
             "*dense*→*",
             "*hurt most*region=*",
             "*truth*before*now*region=*",
-            "*reproduce*pytest audit.toml::mag@0.97::accuracy/accuracy:max_drop",
+            "*reproduce*pytest audit.toml::mag@0.97::accuracy/accuracy:max_drop --pruneproof-out *",
         ]
     )
     assert "Traceback" not in run.stdout.str()
@@ -141,6 +141,25 @@ def test_where_the_ini_requires_an_audit_a_run_without_one_fails(pytester: pytes
     assert pytester.runpytest_inprocess("-k", "login", "-o", "pruneproof_require=true").ret == 1
     assert pytester.runpytest_inprocess("test_login.py", "-o", "pruneproof_require=true").ret == 1
     assert pytester.runpytest_inprocess("test_login.py").ret == 0
+
+
+CHURN = """
+    import pytest
+
+    @pytest.mark.pruneproof("audit.toml")
+    def test_churn(pruneproof):
+        x = pruneproof.test.inputs
+        changed = pruneproof.variant.predict(x) != pruneproof.dense.predict(x)
+        pruneproof.gate("churn", count=changed.sum(), n=len(x), max=0.05)
+"""
+
+
+def test_gates_that_tests_make_do_not_stand_in_for_a_required_audit(pytester: pytest.Pytester, tiny: Tiny) -> None:
+    tiny(pytester.path, policy=RELEASABLE)
+    pytester.makepyfile(test_churn=CHURN)
+    run = pytester.runpytest_inprocess("test_churn.py", "-o", "pruneproof_require=true")
+    run.assert_outcomes(passed=1)
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
 
 
 def test_stopping_at_the_first_failure_leaves_the_rest_not_run_and_keeps_what_was_measured(
@@ -243,17 +262,6 @@ def test_a_waiver_covers_a_value_within_its_own_limit_until_it_expires(
     run = pytester.runpytest_inprocess("audit.toml")
     assert run.ret == code
     assert (run.parseoutcomes().get("waived", 0) == 1) == (code == 0)
-
-
-CHURN = """
-    import pytest
-
-    @pytest.mark.pruneproof("audit.toml")
-    def test_churn(pruneproof):
-        x = pruneproof.test.inputs
-        changed = pruneproof.variant.predict(x) != pruneproof.dense.predict(x)
-        pruneproof.gate("churn", count=changed.sum(), n=len(x), max=0.05)
-"""
 
 
 def test_a_gate_made_in_test_code_stands_in_the_evidence(pytester: pytest.Pytester, tiny: Tiny) -> None:
