@@ -1,0 +1,458 @@
+"""The documents hold: links lead somewhere, examples run, and the references name what the code has.
+
+Most of this needs neither torch nor numpy; what does is skipped where torch is not installed.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import importlib.resources
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+import pytest
+import tomli_w
+import typer.main
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from pruneproof import evidence, policy, registry
+from pruneproof.cli import app
+from pruneproof.subject import Data, Subject
+from pruneproof.suite import Metric
+from pruneproof.verdicts import GLYPHS, RELEASING, Verdict
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("fixtures/*/*.md"), *ROOT.glob("benchmarks/*.md")])
+FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
+FRAGMENT_OF: dict[str, Any] = {
+    "audit": {"name": "base"},
+    "subject": {"load": "audited:subject"},
+    "prune": [{"name": "magnitude", "ratios": [0.5, 0.7]}],
+    "suites": {
+        "accuracy": {"gates": {"accuracy": {"max_drop": 0.02}}},
+        "segments": {"gates": {"excess_accuracy_gap": {"max": 0.05}}},
+    },
+}
+"""What the documents' fragments of a policy are laid over."""
+
+
+class Block(NamedTuple):
+    """A fenced block of a document."""
+
+    page: Path
+    line: int
+    language: str
+    title: str
+    text: str
+
+
+def read(page: Path) -> str:
+    return page.read_text("utf-8")
+
+
+def blocks(*languages: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = read(page)
+        for match in FENCE.finditer(text):
+            language, title, body = match.groups()
+            found.append(Block(page, text.count("\n", 0, match.start()) + 1, language, title or "", body))
+    return [block for block in found if block.language in languages]
+
+
+def by_place(block: Block) -> str:
+    return f"{block.page.relative_to(ROOT)}:{block.line}"
+
+
+def by_path(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", read(page))
+
+
+def section(page: Path, heading: str) -> str:
+    """The text under ``heading``, to the next heading of its level or above."""
+    text = prose(page)
+    match = re.search(rf"^(#+) {re.escape(heading)}$", text, re.M)
+    assert match, f"{page.name} has no heading '{heading}'"
+    after = text[match.end() :]
+    end = re.search(rf"^#{{1,{len(match[1])}}} ", after, re.M)
+    return after[: end.start()] if end else after
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the table rows in ``text``, headers left out."""
+    lines = [line.strip().strip("|") for line in text.splitlines() if line.startswith("|")]
+    table = [[cell.strip() for cell in line.split(" | ")] for line in lines]
+    headers = {position - 1 for position, row in enumerate(table) if set("".join(row)) <= set("-| ")}
+    return [row for at, row in enumerate(table) if at not in headers and at - 1 not in headers]
+
+
+def codes(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def keyed(text: str) -> dict[str, list[str]]:
+    """Table rows by each name in their first cell."""
+    return {name: row for row in rows(text) for name in codes(row[0])}
+
+
+# Links
+
+
+def slugs(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_path)
+def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith(("https://", "mailto:")):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        if not file.exists() or (anchor and anchor not in slugs(file)):
+            broken.append(target)
+    assert not broken
+
+
+def test_every_document_is_reached_from_the_index() -> None:
+    linked = {
+        (DOCS / target.partition("#")[0]).resolve() for target in re.findall(r"\]\(([^)]+)\)", read(DOCS / "index.md"))
+    }
+    assert {page for page in DOCS.rglob("*.md") if page.name != "index.md"} <= linked
+
+
+# Commands
+
+
+def test_the_readme_has_the_two_commands_that_do_all_the_set_up() -> None:
+    lines = {line for block in blocks("sh") if block.page.name == "README.md" for line in block.text.splitlines()}
+    assert "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/pruneproof demo" in lines
+    assert "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest" in lines
+
+
+def test_ci_runs_the_readmes_test_command_and_the_demo() -> None:
+    script = read(ROOT / ".ci" / "run") if (ROOT / ".ci" / "run").exists() else pytest.skip("not in an sdist")
+    assert "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest" in script
+    assert ".venv/bin/pruneproof demo" in script
+
+
+def commands() -> dict[str, Any]:
+    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_commands_in_the_documents_exist_with_their_options() -> None:
+    calls = [line for block in blocks("sh") for line in block.text.splitlines() if line.startswith("pruneproof ")]
+    assert len(calls) > 5
+    for call in calls:
+        name, *arguments = shlex.split(call, comments=True)[1:]
+        known = {option for parameter in commands()[name].params for option in parameter.opts}
+        assert {argument for argument in arguments if argument.startswith("--")} <= known, call
+
+
+@pytest.mark.parametrize("name", commands())
+def test_the_reference_names_every_argument_and_option_of_a_command_and_its_default(name: str) -> None:
+    page = REFERENCE / "command-line.md"
+    heading = re.search(rf"^## (`pruneproof {name}\b.*`)$", read(page), re.M)
+    assert heading, f"no section on {name}"
+    table = keyed(section(page, heading[1]))
+    written = {entry.split()[0]: row for entry, row in table.items()}
+    expected = {}
+    for parameter in commands()[name].params:
+        if parameter.param_type_name == "argument":
+            expected[(parameter.metavar or parameter.name).upper().strip("{}[]<>")] = parameter
+            assert (parameter.metavar or parameter.name).upper() in heading[1]
+        else:
+            expected[parameter.opts[0]] = parameter
+    assert written.keys() == expected.keys() - {"--help"}
+    for spelled, row in written.items():
+        default = expected[spelled].default
+        if default not in (None, False) and isinstance(default, str | Path):
+            assert codes(row[1]) == [str(default)], f"{spelled}: the default is {default}"
+
+
+# TOML
+
+
+def whole(table: dict[str, Any]) -> bool:
+    return {"audit", "subject", "suites"} <= table.keys()
+
+
+def laid_over(base: Any, top: Any) -> Any:
+    if isinstance(base, dict) and isinstance(top, dict):
+        return {key: laid_over(base.get(key), value) for key, value in {**base, **top}.items()}
+    return copy.deepcopy(top)
+
+
+@pytest.fixture
+def contributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """CONTRIBUTING's modules by path, each in its package as if its file lay there."""
+    packages = {
+        "suites": "pruneproof.suites",
+        "harness/criteria": "pruneproof.criteria",
+        "reports": "pruneproof.reports",
+    }
+    found = {
+        block.title: block.text for block in blocks("python") if block.page.name == "CONTRIBUTING.md" and block.title
+    }
+    for title, text in found.items():
+        folder = tmp_path / "contributed" / Path(title).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / Path(title).name).write_text(text, "utf-8")
+        package = importlib.import_module(packages[str(Path(title).parent)])
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    importlib.invalidate_caches()
+    yield found
+    for title in found:
+        sys.modules.pop(f"{packages[str(Path(title).parent)]}.{Path(title).stem}", None)
+
+
+def test_every_policy_and_fragment_of_one_is_valid(contributed: dict[str, str]) -> None:
+    seen = {True: 0, False: 0}
+    for block in blocks("toml"):
+        table = tomllib.loads(block.text)
+        text = block.text if whole(table) else tomli_w.dumps(laid_over(FRAGMENT_OF, table))
+        policy.parse(text, f"{by_place(block)}")
+        seen[whole(table)] += 1
+    assert min(seen.values()) >= 3
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=by_place)
+def test_python_examples_compile(block: Block) -> None:
+    compile(block.text, by_place(block), "exec")
+
+
+# The reference of audit.toml
+
+TABLES: dict[str, type[BaseModel]] = {
+    "`[audit]`": policy.Audit,
+    "`[subject]`": policy.SubjectTable,
+    "`[[prune]]`": policy.Prune,
+    "`[[variant]]`": policy.Imported,
+    "`[comparators]`": policy.Comparators,
+    "`[suites.<name>.gates]`": policy.Limit,
+    "`[[waivers]]`": policy.Waiver,
+    "`[tests]`": policy.Tests,
+}
+for _suite in registry.names("pruneproof.suites"):
+    TABLES[f"`[suites.{_suite}]`"] = policy.suite(_suite).options
+
+
+def spelled(field: FieldInfo) -> str:
+    """A field's default as the reference writes it."""
+    value = field.default
+    if field.is_required():
+        return "*required*"
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, str):
+        return f'`"{value}"`'
+    return f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def choices(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for part in get_args(annotation) for choice in choices(part))
+
+
+@pytest.mark.parametrize("heading", TABLES)
+def test_the_reference_names_every_key_of_a_table_with_its_default_and_choices(heading: str) -> None:
+    written = keyed(section(REFERENCE / "audit-toml.md", heading))
+    fields = TABLES[heading].model_fields
+    assert written.keys() == fields.keys()
+    for key, field in fields.items():
+        _, kind, default, meaning = written[key]
+        assert default == spelled(field), key
+        assert meaning
+        for choice in choices(field.annotation):
+            assert str(choice) in kind, f"{key}: {choice}"
+
+
+def test_the_references_whole_policy_uses_every_table() -> None:
+    (example,) = (
+        table
+        for block in blocks("toml")
+        if block.page.name == "audit-toml.md" and whole(table := tomllib.loads(block.text))
+    )
+    assert example.keys() == policy.as_table(policy.parse(tomli_w.dumps(example))).keys()
+    assert set(example["audit"]) == set(policy.Audit.model_fields)
+
+
+# The other references
+
+
+@pytest.mark.parametrize("suite", registry.names("pruneproof.suites"))
+def test_the_reference_names_every_metric_with_its_direction_and_limits(suite: str) -> None:
+    written = keyed(read(REFERENCE / "metrics.md"))
+    for metric in policy.suite(suite).metrics:
+        assert isinstance(metric, Metric)
+        _, better, limits, definition, _ = written[metric.name]
+        assert better == ("higher" if metric.higher_is_better else "lower"), metric.name
+        assert tuple(codes(limits)) == metric.limits, metric.name
+        assert definition
+
+
+def test_the_reference_names_no_metric_that_no_suite_measures() -> None:
+    measured = {metric.name for suite in registry.names("pruneproof.suites") for metric in policy.suite(suite).metrics}
+    assert {
+        name for name, row in keyed(read(REFERENCE / "metrics.md")).items() if row[1] in ("higher", "lower")
+    } == measured
+
+
+def test_the_reference_names_every_verdict_worst_first() -> None:
+    table = [row for row in rows(section(REFERENCE / "gates.md", "Verdicts")) if row[0] in set(Verdict)]
+    assert [row[0] for row in table] == [verdict.value for verdict in Verdict]
+    for word, glyph, _, releases in table:
+        assert codes(glyph) == [GLYPHS[Verdict(word)]]
+        assert releases == ("yes" if Verdict(word) in RELEASING else "no")
+
+
+RECORDS: dict[str, tuple[type[BaseModel], ...]] = {
+    "Top level": (evidence.Evidence,),
+    "`audit`": (evidence.AuditRow,),
+    "`policy`": (evidence.PolicyRow,),
+    "`subject`": (evidence.SubjectRow,),
+    "`environment`": (evidence.EnvironmentRow,),
+    "`variants`": (evidence.VariantRow, evidence.SelfCheck),
+    "`measurements`": (evidence.MeasurementRow,),
+    "`gates`": (evidence.GateRow, evidence.LimitRow, evidence.Hurt, evidence.Example),
+    "`waivers`": (evidence.WaiverRow,),
+    "`ledger`": (evidence.LedgerRow,),
+}
+
+
+@pytest.mark.parametrize("heading", RECORDS)
+def test_the_reference_names_every_key_of_the_evidence(heading: str) -> None:
+    named = set(codes(section(REFERENCE / "evidence.md", heading)))
+    for record in RECORDS[heading]:
+        assert {field.alias or name for name, field in record.model_fields.items()} <= named
+
+
+def test_the_reference_names_every_report_format() -> None:
+    written = keyed(section(REFERENCE / "evidence.md", "Report formats"))
+    assert written.keys() == set(registry.names("pruneproof.reports"))
+
+
+@pytest.mark.parametrize("record", [Subject, Data])
+def test_the_reference_names_every_field_of_subject_and_data(record: type[Subject] | type[Data]) -> None:
+    written = keyed(section(REFERENCE / "python.md", f"`{record.__name__}`"))
+    assert {field.name for field in dataclasses.fields(record)} == written.keys()
+
+
+def test_the_reference_names_the_plugins_options_and_configuration() -> None:
+    source = importlib.resources.files("pruneproof").joinpath("plugin.py").read_text("utf-8")
+    added = set(re.findall(r"\"(--pruneproof-[\w-]+)\"", source)) | set(re.findall(r"addini\(\s*\"(\w+)\"", source))
+    written = keyed(section(REFERENCE / "pytest.md", "Options and configuration"))
+    assert {name.split()[0] for name in written} == added
+
+
+def test_every_error_in_the_reference_is_one_that_the_code_raises() -> None:
+    package = importlib.resources.files("pruneproof")
+    source = "\n".join(entry.read_text("utf-8") for entry in package.iterdir() if entry.name.endswith(".py"))
+    unknown = []
+    for row in rows(read(REFERENCE / "errors.md")):
+        for part in codes(row[0])[0].split("…") if codes(row[0]) else ():
+            if len(part.strip()) > 3 and part.strip() not in source:
+                unknown.append(part)
+    assert not unknown
+
+
+# Examples that are run
+
+
+def test_the_examples_of_contributing_work_as_they_stand(contributed: dict[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    import pruneproof
+    from pruneproof import reporting
+
+    assert sorted(contributed) == ["harness/criteria/l1.py", "reports/table.py", "suites/churn.py"]
+    (tmp_path / "tiny_subject.py").write_text(
+        "import torch, pruneproof\n"
+        "def subject():\n"
+        "    draw = torch.Generator().manual_seed(0)\n"
+        "    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))\n"
+        "    for tensor in model.parameters():\n"
+        "        tensor.data.normal_(generator=draw)\n"
+        "    inputs = torch.randn(400, 4, generator=draw)\n"
+        "    test = pruneproof.Data(inputs, model(inputs).argmax(1))\n"
+        "    return pruneproof.Subject(model=model, task='classification', test=test)\n",
+        "utf-8",
+    )
+    fragments = [tomllib.loads(block.text) for block in blocks("toml") if block.page.name == "CONTRIBUTING.md"]
+    table = copy.deepcopy(FRAGMENT_OF)
+    table["subject"]["load"] = "tiny_subject:subject"
+    del table["suites"]["segments"]
+    for fragment in fragments:
+        table = laid_over(table, fragment)
+    (tmp_path / "audit.toml").write_text(tomli_w.dumps(table), "utf-8")
+    found = pruneproof.audit(tmp_path / "audit.toml")
+
+    dense, pruned = found.variants
+    assert (dense.name, pruned.name, pruned.recipe and pruned.recipe["criterion"]) == ("dense", "l1-channels@0.3", "l1")
+    assert pruned.parameters is not None
+    assert dense.parameters is not None
+    assert pruned.parameters < dense.parameters  # channels went
+    gates = {gate.id: gate for gate in found.gates}
+    # The dense model's answers are the truth here, so what changed is what accuracy lost.
+    assert gates["churn/changed:max"].value == pytest.approx(gates["accuracy/accuracy:max_drop"].value)
+    assert gates["churn/changed:max"].verdict in (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)
+    written = reporting.render(found, "table", tmp_path).read_text("utf-8").splitlines()
+    assert written[0] == "variant,gate,verdict,value,n"
+    assert len(written) == 1 + len(found.gates)
+
+
+def test_the_tutorials_files_make_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    import torch
+
+    import pruneproof
+    from pruneproof import starter
+
+    files = {
+        block.title: block.text
+        for block in blocks("python", "toml")
+        if block.page.name == "tutorial.md" and block.title
+    }
+    assert set(files) == {"network.py", starter.MODULE, starter.POLICY}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with torch.random.fork_rng(devices=[]):
+        importlib.import_module("network").train()
+    try:
+        found = pruneproof.audit(tmp_path / starter.POLICY)
+    finally:
+        for name in ("network", "audited"):
+            sys.modules.pop(name, None)
+    assert found.subject.error is None
+    assert not [gate for gate in found.gates if gate.verdict is Verdict.ERROR]
+    verdicts = {variant.name: variant.verdict for variant in found.variants}
+    assert verdicts["magnitude@0.5"] is Verdict.PASS
+    assert verdicts["magnitude@0.98"] is not Verdict.PASS
+
+
+def test_the_starter_is_what_the_tutorial_says_it_is(tmp_path: Path) -> None:
+    from pruneproof import starter
+
+    written = {file.name: read(file) for file in starter.write(tmp_path, "network:load")}
+    assert "from network import load" in written[starter.MODULE]
+    assert re.findall(r"^def (\w+)", written[starter.MODULE], re.M) == ["model", "subject", "test_set"]
+    policy.parse(written[starter.POLICY], starter.POLICY)
