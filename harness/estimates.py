@@ -19,6 +19,7 @@ Formulas stand in :mod:`pruneproof.statistics`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pruneproof.statistics import (
+    MOST_UNDEFINED,
     Bounds,
     binomial_bounds,
     bootstrap_weights,
@@ -206,7 +208,8 @@ class Statistic:
         weighted: ``weighted(weights)`` with integer ``weights`` ``(test set,)`` → value, NaN when undefined.
         support: the number of examples that limits it (for AUROC, the smaller class): no interval is
             narrower than ``z²/(support + z²)`` to each side.
-        spread: the size of the metric's range, scales that floor; 0 switches it off for unbounded units.
+        spread: the size of the metric's range, scales that floor. 0 for unbounded units, which have none:
+            there an interval of width zero is no evidence at all, and the bounds are infinite.
         size: number of examples in the test set.
     """
 
@@ -227,9 +230,14 @@ class Statistic:
 
     @cached_property
     def _drawn(self) -> NDArray[np.float64]:
-        return np.concatenate([self.replicates(block) for block in _resampled(self.rows, self)])
+        return np.array([self.weighted(weights) for weights in _resampled(self)], dtype=np.float64)
 
     def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        defined = self._drawn[~np.isnan(self._drawn)]
+        if len(defined) <= (1 - MOST_UNDEFINED) * len(self._drawn):
+            return Bounds(-math.inf, math.inf)
+        if not self.spread and np.ptp(defined) <= 1e-9 * max(1.0, abs(self.value)):
+            return Bounds(-math.inf, math.inf)
         found = percentile_bounds(self._drawn, confidence)
         root = scale**0.5
         shrunk = Bounds(self.value - (self.value - found.lower) / root, self.value + (found.upper - self.value) / root)
@@ -334,9 +342,11 @@ def _ratio(a: float, b: float) -> float:
     return a / b if b else float("nan")
 
 
-def _resampled(rows: Rows, statistic: Statistic) -> Iterator[NDArray[np.int64]]:
+def _resampled(statistic: Statistic) -> Iterator[NDArray[np.int64]]:
+    """Weights ``(test set,)`` of one resample after the other, in one array that is written over."""
     generator = np.random.default_rng(statistic.seed)
-    for block in bootstrap_weights(len(rows), statistic.resamples, generator):
-        weights = np.zeros((len(block), statistic.size), dtype=np.int64)
-        weights[:, rows] = block
-        yield weights
+    weights = np.zeros(statistic.size, dtype=np.int64)
+    for block in bootstrap_weights(len(statistic.rows), statistic.resamples, generator):
+        for drawn in block:
+            weights[statistic.rows] = drawn
+            yield weights

@@ -69,7 +69,8 @@ def expand(asked: Policy, facts: Facts) -> Expansion:
             options = asked.suites[spec.suite].options
             members = policies.suite(spec.suite).members(spec.metric, facts, options)
         if not members:
-            undefined[spec.stem] = f"there is no {spec.metric.family} to measure {spec.metric.name} on"
+            what = "segment column" if spec.metric.family == "by" else spec.metric.family
+            undefined[spec.stem] = f"there is no {what} to measure {spec.metric.name} on"
             members = [None]
         gates.extend(Gate(spec, member) for member in members)
     return Expansion(tuple(gates), undefined)
@@ -108,7 +109,7 @@ def row(
         value=claim.estimate.value if claim else None,
         variant_value=claim.variant_value if claim else None,
         comparator_value=claim.comparator_value if claim else None,
-        interval=tuple(claim.bounds(spec.confidence)) if claim and claim.has_interval else None,
+        interval=claim.interval(spec.confidence) if claim else None,
         confidence=spec.confidence,
         n=claim.n if claim else 0,
         method=claim.estimate.method if claim else "",
@@ -164,9 +165,15 @@ class _Claim:
     n: int
     small: bool
 
-    @property
-    def has_interval(self) -> bool:
-        return not isinstance(self.estimate, Exact) and not math.isnan(self.estimate.value)
+    def interval(self, confidence: float) -> tuple[float, float] | None:
+        """What a report shows: ``None`` where the value is exact, or its examples give no bounds."""
+        if isinstance(self.estimate, Exact):
+            return None
+        try:
+            lower, upper = self.bounds(confidence)
+        except ValueError:
+            return None
+        return (lower, upper) if math.isfinite(lower) and math.isfinite(upper) else None
 
     def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
         return self.estimate.bounds(confidence, scale)
@@ -194,8 +201,8 @@ def _claim(
         comparator_value = other.estimate.value
         estimate = change(own.estimate, other.estimate, cast(Change, spec.key), size)
     estimate = seeded(estimate, _seed(asked.audit.seed, variant, gate.id), asked.audit.resamples)
-    if not math.isfinite(estimate.value):
-        return Verdict.ERROR, f"{spec.metric.name} is not a number", None
+    if spec.key == "max_ratio" and comparator_value == 0:
+        return Verdict.ERROR, f"{spec.metric.name} of {spec.comparator} is 0: there is no ratio to it", None
     n = getattr(estimate, "n", own.n)
     return _Claim(estimate, own.estimate.value, comparator_value, n, own.small)
 
@@ -221,7 +228,9 @@ def _family(spec: GateSpec, claims: Sequence[_Claim | Judged]) -> list[Judged]:
         if not isinstance(claim, _Claim):
             continue
         try:
-            if claim.small:
+            if not math.isfinite(claim.estimate.value):
+                judged[position] = Verdict.ERROR, f"{spec.metric.name} is not a number", None
+            elif claim.small:
                 judged[position] = Verdict.INCONCLUSIVE, f"{claim.n} examples are under the policy's min_n", None
             elif _inside(spec, claim.bounds(spec.confidence)):
                 judged[position] = Verdict.PASS, _says(spec, claim, "inside"), None
@@ -252,7 +261,9 @@ def _p_outside(spec: GateSpec, claim: _Claim) -> float:
     if isinstance(claim.estimate, Exact):
         return 0.0 if _beyond(spec, claim.bounds(spec.confidence)) else 1.0
     side: Literal["above", "below"] = "below" if spec.key == "min" else "above"
-    return p_beyond(claim.bounds, spec.limit, side)
+    found = p_beyond(claim.bounds, spec.limit, side)
+    # It is rounded up: never beyond the level at which the bounds themselves are outside.
+    return min(found, 1 - spec.confidence) if _beyond(spec, claim.bounds(spec.confidence)) else found
 
 
 def _outside(spec: GateSpec, claim: _Claim, fails: bool, tested: int) -> Judged:
@@ -260,7 +271,12 @@ def _outside(spec: GateSpec, claim: _Claim, fails: bool, tested: int) -> Judged:
     if fails:
         return Verdict.FAIL, _says(spec, claim, "outside") + corrected, None
     if _beyond(spec, claim.bounds(spec.confidence)):
-        reason = f"outside the limit by itself, but not{corrected.removeprefix(',')}: one of many may be chance"
+        reason = f"{_says(spec, claim, 'outside')} by itself, not after Holm's correction over {tested} members"
+        return Verdict.INCONCLUSIVE, reason, None
+    if claim.interval(spec.confidence) is None:
+        reason = (
+            f"{claim.estimate.value:.4f}, and its {claim.n} examples and resamples give no interval at this confidence"
+        )
         return Verdict.INCONCLUSIVE, reason, None
     needed = _needed(spec, claim)
     more = f"about {needed:,} more examples would decide" if needed else "no number of examples would soon decide"

@@ -9,14 +9,16 @@ from pruneproof.evidence import Example, GateRow, Hurt
 from pruneproof.outcomes import Examples, Predictions
 
 SHOWN = 5
+COUNTED = {"recall": 1, "fnr": 1, "fpr": 0}
+"""The class that a metric of a binary task looks at."""
 
 
 def hurt(found: GateRow, examples: Examples, said: Predictions, before: Predictions) -> Hurt:
-    """Examples in the gate's segment that ``before`` got right and the variant gets wrong.
+    """Examples that the gate's metric counts, which ``before`` got right and the variant gets wrong.
 
     For regression: the examples whose absolute error grew most.
     """
-    inside = _inside(found, examples)
+    inside = _inside(found, examples, said)
     lost, weight = _lost(examples, said, before)
     rows = np.flatnonzero(inside & lost)
     order = rows[np.argsort(-weight[rows], kind="stable")][:SHOWN]
@@ -44,16 +46,19 @@ def _truth(examples: Examples) -> NDArray[np.str_]:
     return np.array(examples.facts.classes)[examples.targets.astype(np.int64)]
 
 
-def _inside(found: GateRow, examples: Examples) -> NDArray[np.bool_]:
-    everything = np.ones(len(examples.targets), dtype=bool)
-    if not found.segment:
-        return everything
-    ((column, value),) = found.segment.items()
-    if column == "class" and found.suite == "accuracy":
-        return np.asarray(_truth(examples) == value)
-    if column not in examples.segments or value not in set(examples.segments[column]):
-        return everything
-    return np.asarray(examples.segments[column].to_numpy(dtype=str) == value)
+def _inside(found: GateRow, examples: Examples, said: Predictions) -> NDArray[np.bool_]:
+    """The gate's segment, and in it the examples of the class that the metric is about, or called so."""
+    inside = np.ones(len(examples.targets), dtype=bool)
+    for column, value in (found.segment or {}).items():
+        if column == "class" and found.suite == "accuracy":
+            return np.asarray((said.spoken() if found.metric == "precision" else _truth(examples)) == value)
+        if column in examples.segments and value in set(examples.segments[column]):
+            inside = inside & np.asarray(examples.segments[column] == value, dtype=bool)
+    if examples.facts.task == "binary" and found.metric in COUNTED:
+        inside &= examples.targets == COUNTED[found.metric]
+    if examples.facts.task == "binary" and found.metric == "precision":
+        inside &= said.labels == 1
+    return inside
 
 
 def _lost(examples: Examples, said: Predictions, before: Predictions) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -69,8 +74,8 @@ def _segment(inside: NDArray[np.bool_], lost: NDArray[np.bool_], examples: Examp
     """The segment that lost the largest share of its examples."""
     shares = {}
     for column in examples.segments.columns:
-        values = examples.segments[column].to_numpy(dtype=str)
-        for value in np.unique(values[inside]):
-            rows = inside & (values == value)
+        values = examples.segments[column]
+        for value in sorted(set(values[inside])):
+            rows = inside & np.asarray(values == value, dtype=bool)
             shares[f"{column}={value}"] = float(lost[rows].mean())
     return max(shares, key=lambda name: shares[name]) if shares and max(shares.values()) > 0 else None

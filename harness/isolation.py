@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,7 +90,7 @@ def deadline(seconds: float, what: str) -> Iterator[None]:
         TaskTimeout: the block took longer.
     """
     fired = threading.Event()
-    start = _signal_alarm if _has_alarm() else _thread_alarm
+    start = _signal_alarm if _has_alarm(seconds) else _thread_alarm
     try:
         with start(seconds, fired):
             yield
@@ -103,9 +104,12 @@ def deadline(seconds: float, what: str) -> Iterator[None]:
         raise TaskTimeout(f"{what} took longer than {seconds:g} s", "raise timeout_s in [audit], or find what hangs")
 
 
-def _has_alarm() -> bool:
-    main = threading.current_thread() is threading.main_thread()
-    return main and hasattr(signal, "setitimer") and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+def _has_alarm(seconds: float) -> bool:
+    """Whether the alarm is free, or set by somebody (pytest-timeout, an outer deadline) for later than ours."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        return False
+    others = signal.getitimer(signal.ITIMER_REAL)[0]
+    return others == 0 or others > seconds
 
 
 @contextlib.contextmanager
@@ -114,15 +118,18 @@ def _signal_alarm(seconds: float, fired: threading.Event) -> Iterator[None]:
         fired.set()
         raise _Interrupt
 
+    start = time.monotonic()
     previous = signal.signal(signal.SIGALRM, stop)
+    others, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
     finally:
         try:
             signal.setitimer(signal.ITIMER_REAL, 0)
         finally:
             signal.signal(signal.SIGALRM, previous)
+            if others:
+                signal.setitimer(signal.ITIMER_REAL, max(others - (time.monotonic() - start), 1e-6), interval)
 
 
 @contextlib.contextmanager

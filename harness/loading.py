@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import numbers
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,12 +215,12 @@ def check(subject: Subject, columns: Sequence[str] | None = None) -> Loaded:
         raise SubjectError(f"test has {len(targets['test'])} examples and {len(ids)} ids", "give one id an example")
     facts = Facts(_task(subject, classes), len(targets["test"]), classes, _counts(segments))
     _threshold(subject, facts)
-    integers = np.int64 if subject.task == "classification" else np.float64
+    known = targets["test"]
     return Loaded(
         subject=subject,
         examples=Examples(
             ids=np.array([str(name) for name in ids]),
-            targets=targets["test"].astype(integers),
+            targets=known.astype(np.int64) if subject.task == "classification" else known.astype(np.float64),
             segments=segments,
             facts=facts,
             threshold=float(subject.threshold) if isinstance(subject.threshold, numbers.Real) else None,
@@ -232,10 +233,13 @@ def check(subject: Subject, columns: Sequence[str] | None = None) -> Loaded:
 
 def _sets(subject: Subject) -> dict[str, Data]:
     """The subject's data sets by name."""
-    named = {"test": subject.test, "calibration": subject.calibration}
-    for name in named.keys() & subject.shifted.keys():
-        raise SubjectError(f"a shifted set is called '{name}'", "give it another name")
-    sets = {name: data for name, data in {**named, **subject.shifted}.items() if data is not None or name == "test"}
+    sets = {"test": subject.test}
+    if subject.calibration is not None:
+        sets["calibration"] = subject.calibration
+    for name in ("test", "calibration"):
+        if name in subject.shifted:
+            raise SubjectError(f"a shifted set is called '{name}'", "give it another name")
+    sets |= subject.shifted
     for name, data in sets.items():
         if not isinstance(data, Data):
             raise SubjectError(f"{name} is {type(data).__name__}", "give pruneproof.Data(inputs, targets)")
@@ -411,10 +415,18 @@ def _text(value: object) -> str:
 
 
 def _counts(segments: pd.DataFrame) -> dict[str, dict[str, int]]:
+    counted = {str(column): segments[column].value_counts() for column in segments.columns}
     return {
-        str(column): {str(value): int(count) for value, count in segments[column].value_counts().sort_index().items()}
-        for column in segments.columns
+        column: {value: int(counts[value]) for value in sorted(map(str, counts.index), key=_natural)}
+        for column, counts in counted.items()
     }
+
+
+def _natural(value: str) -> tuple[bool, list[float], str]:
+    """Bands by their numbers (``<20k``, ``20-40k``, ``>80k``), names by the alphabet."""
+    numbers = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", value)]
+    named = value[:1].isalpha() or not numbers
+    return named, [] if named else numbers, value
 
 
 def chosen_threshold(loaded: Loaded, dense: Floats) -> float | None:

@@ -177,7 +177,8 @@ def _brier(examples: Examples, said: Predictions, dense: Predictions, rows: Rows
 def _ece(examples: Examples, said: Predictions, dense: Predictions, rows: Rows) -> Found:
     confidence = said.probabilities.max(axis=1)
     right = (said.probabilities.argmax(axis=1) == examples.targets).astype(np.float64)
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+    # Each bin is open below and closed above, as in the paper's code; the first also holds 0.
+    bins = np.searchsorted(np.linspace(0, 1, ECE_BINS + 1)[1:-1], confidence, side="left")
 
     def weighted(weights: NDArray[np.int64]) -> float:
         gaps = np.bincount(bins, weights * (right - confidence), ECE_BINS)

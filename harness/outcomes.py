@@ -116,6 +116,10 @@ def read(path: Path, facts: Facts, threshold: float | None) -> tuple[Examples, d
     """
     try:
         table = pq.read_table(path)
+        if table.num_rows != facts.n:
+            raise ValueError(f"{table.num_rows} rows for {facts.n} examples")
+        if table["target"].type not in (pa.int64(), pa.float64()):
+            raise ValueError(f"targets are {table['target'].type}")
         segments = {
             name.removeprefix(f"segment{SEPARATOR}"): table[name].to_pylist()
             for name in table.column_names
@@ -131,12 +135,12 @@ def read(path: Path, facts: Facts, threshold: float | None) -> tuple[Examples, d
         predictions = {}
         for name in table.column_names:
             model, _, kind = name.rpartition(SEPARATOR)
-            if kind == "outputs":
+            if kind == "outputs" and not name.startswith(f"segment{SEPARATOR}"):
                 column = table[name].combine_chunks()
                 width = column.type.list_size
-                outputs = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+                outputs = column.flatten().to_numpy(zero_copy_only=False).reshape(facts.n, width)
                 predictions[model] = Predictions(outputs, facts, threshold)
-    except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError) as error:
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError, AttributeError) as error:
         raise EvidenceError(
             f"{path}: {error.__class__.__name__}: {error}", "run the audit again; the outcomes are damaged or missing"
         ) from None

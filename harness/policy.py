@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -462,7 +462,8 @@ class _Reader:
 
     def _unique_names(self, policy: Policy) -> None:
         seen: dict[str, str] = {}
-        for kind, entries in (("prune", policy.prune), ("variant", policy.imported)):
+        kinds: dict[str, Sequence[Prune | Imported]] = {"prune": policy.prune, "variant": policy.imported}
+        for kind, entries in kinds.items():
             for position, entry in enumerate(entries):
                 if entry.name in seen:
                     self._fail(

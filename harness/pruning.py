@@ -152,7 +152,7 @@ def _lowest(scores: list[torch.Tensor], k: int, floor: int, ratio: float) -> lis
         )
     gone = torch.zeros(len(flat), dtype=torch.bool)
     gone[order[:k]] = True
-    return list(gone.split(sizes))
+    return list(torch.split(gone, sizes))
 
 
 def _saved(order: torch.Tensor, layers: torch.Tensor, count: int, floor: int) -> torch.Tensor:

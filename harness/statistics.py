@@ -348,37 +348,6 @@ def examples_needed(decides_at: Callable[[float], bool], n: int, most: float = 1
     return enough
 
 
-def expected_calibration_error(confidences: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
-    """Mean gap between how sure a classifier is and how often it is right, in [0, 1].
-
-        ECE = sum over bins B of |B| / n * |accuracy(B) - mean confidence(B)|
-
-    over ``bins`` bins of equal width, each open below and closed above; the first also holds 0.
-    ``confidences`` (n,) are the top label's probabilities, ``correct`` (n,) is true or 1 where the top label
-    is right.
-
-    Source: Guo, Pleiss, Sun & Weinberger (2017), ICML, arXiv:1706.04599, equation 3, and its code.
-
-    Raises:
-        ValueError: bins below 1, shapes that differ or are not (n,), no examples, a confidence outside [0, 1]
-            (by more than the rounding of a softmax, 1e-6), a ``correct`` that is neither 0 nor 1.
-    """
-    sure = np.asarray(confidences, dtype=np.float64)
-    right = np.asarray(correct, dtype=np.float64)
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, not {bins}")
-    if sure.ndim != 1 or sure.shape != right.shape or not sure.size:
-        raise ValueError(f"confidences and correct must be (n,), not {sure.shape} and {right.shape}")
-    if not ((sure >= -1e-6) & (sure <= 1 + 1e-6)).all():
-        raise ValueError("a confidence is outside [0, 1]")
-    if not ((right == 0) | (right == 1)).all():
-        raise ValueError("correct must be 0 or 1")
-    edges = np.linspace(0, 1, bins + 1)
-    bin_of = np.searchsorted(edges[1:-1], sure, side="left")
-    gaps = np.bincount(bin_of, weights=right - sure, minlength=bins)
-    return float(np.abs(gaps).sum() / sure.size)
-
-
 def _normal_quantile(confidence: float) -> float:
     _check_confidence(confidence)
     return float(ndtri(confidence))

@@ -145,7 +145,7 @@ def _group(
         return None, "it is part of a MultiheadAttention, which this version cannot shrink", produced
     if layer not in graph.module2node:
         return None, "it takes no part in the forward pass that was traced", produced
-    size = int(layer.weight.shape[1 if _transposed(layer) else 0])  # type: ignore[index, arg-type, union-attr]
+    size = int(layer.weight.shape[1 if _transposed(layer) else 0])  # type: ignore[index]
     prune = tp.prune_linear_out_channels if isinstance(layer, torch.nn.Linear) else tp.prune_conv_out_channels
     try:
         items = graph.get_pruning_group(layer, prune, list(range(size)))
@@ -158,10 +158,9 @@ def _group(
         module = item.dep.target.module
         is_output = bool(graph.is_out_channel_pruning_fn(item.dep.handler))
         reason, entries = _entries(module, names.get(module, ""), is_output)
-        positions = torch.tensor(item.idxs, dtype=torch.int64)
-        reason = reason or next(filter(None, (_fixed(*entry[:2], positions, tensors) for entry in entries)), "")
         if reason:
             return None, reason, produced
+        positions = torch.tensor(item.idxs, dtype=torch.int64)
         units = torch.tensor(item.root_idxs, dtype=torch.int64)
         for tensor, dim, role in entries:
             slices.append(Slices(tensor, dim, role, positions, units))
@@ -169,18 +168,22 @@ def _group(
                 produced[tensor] = None
     if not any(entry.role == "reads" for entry in slices):
         return None, OUTPUT, produced
+    for entry in slices:
+        if reason := _fixed(entry, tensors):
+            return None, reason, produced
     return Group(name, size, tuple(slices)), "", produced
 
 
-def _fixed(tensor: str, dim: int, positions: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Why ``tensor`` cannot be replaced by one without ``positions``."""
-    if tensor not in tensors:
-        return f"{tensor} is computed from other tensors, not stored"
-    others = [name for name, other in tensors.items() if other is tensors[tensor] and name != tensor]
+def _fixed(entry: Slices, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Why the tensor of ``entry`` cannot be replaced by a smaller one."""
+    if entry.tensor not in tensors:
+        return f"{entry.tensor} is computed from other tensors, not stored"
+    tensor = tensors[entry.tensor]
+    others = [name for name, other in tensors.items() if other is tensor and name != entry.tensor]
     if others:
-        return f"{tensor} and {others[0]} are one tensor"
-    if len(positions) and int(positions.max()) >= tensors[tensor].shape[dim]:
-        return f"its channels reach {tensor} by an operation that this version cannot follow"
+        return f"{entry.tensor} and {others[0]} are one tensor"
+    if len(entry.positions) and int(entry.positions.max()) >= tensor.shape[entry.dim]:
+        return f"its channels reach {entry.tensor} by an operation that this version cannot follow"
     return ""
 
 

@@ -60,7 +60,7 @@ def _parsed(lines: list[str]) -> dict[str, Any] | None:
 
 def holds(document: Any, path: Path) -> bool:
     """Whether ``document`` has something at ``path``."""
-    here = document
+    here: Any = document
     for key in path:
         if not isinstance(here, dict | list):
             return False

@@ -5,15 +5,15 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import networks
 import pytest
 import torch
-from pruneproof import plan, prunable, pruning
-from pruneproof.errors import PruningError
-from pruneproof.policy import Prune
 from torch import nn
 from torch.nn.utils import prune
 
-import networks
+from pruneproof import plan, prunable, pruning
+from pruneproof.errors import PruningError
+from pruneproof.policy import Prune
 
 
 class Narrow(nn.Linear):
@@ -70,7 +70,7 @@ def scripted(model: nn.Module) -> nn.Module:
 
 
 def test_torchscript_layers_are_known_by_their_original_names() -> None:
-    plain = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Conv1d(2, 3, 2), nn.LSTM(2, 3)), nn.Embedding(3, 4))
+    plain = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Sequential(nn.Linear(4, 5), nn.Flatten()), networks.Recurrent())
     assert set(prunable.weights(scripted(plain))) == set(prunable.weights(plain))
 
 
@@ -112,9 +112,7 @@ def test_a_recurrent_classifier_loses_recurrent_weights_and_answers_otherwise(
     made = pruning.plan(recipe(scope="layer"), 0.5, model, x, 0)
     pruned = plan.apply(made, model)
     for name, parameter in pruned.named_parameters():
-        share = float((parameter == 0).float().mean())
-        assert share == (0.5 if "weight" in name and parameter.numel() % 2 == 0 else pytest.approx(share))
-        assert ("bias" in name) == (share == 0)
+        assert int((parameter == 0).sum()) == (0 if "bias" in name else (parameter.numel() + 1) // 2), name
     assert not torch.allclose(pruned(x), model(x))
 
 
@@ -153,7 +151,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(value: float, granulari
 @pytest.mark.parametrize("granularity", ["element", "channel"])
 def test_a_model_without_weights_is_refused(granularity: str) -> None:
     model = nn.Sequential(nn.BatchNorm1d(6), nn.ReLU())
-    with pytest.raises(PruningError, match="no linear|no channels"):
+    with pytest.raises(PruningError, match=r"no linear|no channels"):
         pruning.plan(recipe(granularity=granularity), 0.5, model, networks.batch(2, 6), 0)
 
 
@@ -190,8 +188,6 @@ def test_sparsity_of_a_shrunk_network_counts_what_is_missing() -> None:
     found = prunable.sparsity(dense, shrunk, {"0.weight", "0.bias", "1.weight"})
     assert found == pytest.approx(
         {"pruned_tensors": 1 - 6 / 24, "layer_weights": 1 - 5 / 20, "all_parameters": 1 - 8 / 26}
-    ) or found == pytest.approx(
-        {"pruned_tensors": 1 - (3 + 1 + 2) / 24, "layer_weights": 1 - 5 / 20, "all_parameters": 1 - 8 / 26}
     )
 
 

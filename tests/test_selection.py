@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import networks
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.utils import prune
+
 from pruneproof import pruning
 from pruneproof.errors import PruningError
 from pruneproof.policy import Prune
 from pruneproof.prunable import round_half_up
-from torch.nn.utils import prune
-
-import networks
 
 unhurried = settings(deadline=None)
 """A shared machine may pause in the middle of an example."""
@@ -161,9 +161,7 @@ def test_global_magnitude_masks_are_those_of_torch_global_unstructured(ratio: fl
 
 @pytest.mark.parametrize("ratio", [0.1, 0.37, 0.5, 0.9])
 def test_layer_magnitude_masks_are_those_of_torch_l1_unstructured(ratio: float) -> None:
-    made = pruning.plan(
-        recipe(scope="layer"), ratio, networks.seeded(networks.cnn), networks.batch(*networks.IMAGE), 0
-    )
+    made = pruning.plan(recipe(scope="layer"), ratio, networks.seeded(networks.cnn), networks.batch(*networks.IMAGE), 0)
     other = networks.seeded(networks.cnn)
     for name, mask in made.masks.items():
         module = other.get_submodule(name.rpartition(".")[0])

@@ -13,13 +13,19 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import optimize, stats  # type: ignore[import-untyped]
+from statsmodels.stats.contingency_tables import mcnemar  # type: ignore[import-untyped]
+from statsmodels.stats.proportion import (  # type: ignore[import-untyped]
+    confint_proportions_2indep,
+    proportion_confint,
+)
+
 from pruneproof import statistics
 from pruneproof.statistics import (
     Bounds,
     binomial_bounds,
     bootstrap_weights,
     examples_needed,
-    expected_calibration_error,
     floor_bounds,
     holm,
     mover_bounds,
@@ -27,12 +33,6 @@ from pruneproof.statistics import (
     percentile_bounds,
     tango_bounds,
     tango_z,
-)
-from scipy import optimize, stats  # type: ignore[import-untyped]
-from statsmodels.stats.contingency_tables import mcnemar  # type: ignore[import-untyped]
-from statsmodels.stats.proportion import (  # type: ignore[import-untyped]
-    confint_proportions_2indep,
-    proportion_confint,
 )
 
 Z95 = 1.6448536269514722
@@ -591,55 +591,6 @@ def test_there_is_no_number_of_examples_where_the_estimate_is_on_the_limit() -> 
     assert examples_needed(lambda scale: scale >= 99.99, 40, most=100) == 4000
 
 
-# Calibration
-
-
-def test_the_calibration_error_is_that_of_an_example_worked_by_hand() -> None:
-    # Right minus sure in (0.2, 0.4]: 1 - (0.3 + 0.4); in (0.8, 1]: 1 - (0.9 + 1.0). Together (0.3 + 0.9) / 4.
-    assert expected_calibration_error([0.3, 0.4, 0.9, 1.0], [1, 0, 1, 0], bins=5) == pytest.approx(0.3)
-
-
-def test_a_confidence_on_an_edge_belongs_to_the_bin_below_it() -> None:
-    # 0.5 with 0.4: |1 - 0.9| / 2; in separate bins it would be (0.4 + 0.5) / 2.
-    assert expected_calibration_error([0.4, 0.5], [0, 1], bins=2) == pytest.approx(0.05)
-    assert expected_calibration_error([0.5, 0.6], [1, 0], bins=2) == pytest.approx((0.5 + 0.6) / 2)
-
-
-def reference_calibration_error(
-    confidences: NDArray[np.float64], correct: NDArray[np.bool_], bins: int
-) -> float:
-    """The loop of Guo et al.'s temperature_scaling.py, in numpy."""
-    error = 0.0
-    for lower, upper in itertools.pairwise(np.linspace(0, 1, bins + 1)):
-        inside = (confidences > lower) & (confidences <= upper)
-        if inside.any():
-            error += abs(confidences[inside].mean() - correct[inside].mean()) * inside.mean()
-    return float(error)
-
-
-@pytest.mark.parametrize("bins", [1, 10, 15, 100])
-@pytest.mark.parametrize("digits", [1, 2, 15])
-def test_the_calibration_error_is_that_of_the_original_code(bins: int, digits: int) -> None:
-    generator = np.random.default_rng(bins)
-    confidences = np.maximum(generator.random(500).round(digits), 0.01)
-    correct = generator.random(500) < confidences**2
-    expected = reference_calibration_error(confidences, correct, bins)
-    assert expected_calibration_error(confidences, correct, bins) == pytest.approx(expected)
-
-
-@unhurried
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1), st.integers(1, 30))
-def test_the_calibration_error_is_between_zero_and_one(examples: list[tuple[float, bool]], bins: int) -> None:
-    confidences, correct = zip(*examples, strict=True)
-    assert 0 <= expected_calibration_error(confidences, correct, bins) <= 1
-
-
-def test_the_rounding_of_a_softmax_is_not_an_error() -> None:
-    assert expected_calibration_error(np.array([1.0000001], dtype=np.float32), [True]) == pytest.approx(
-        0, abs=1e-6
-    )
-
-
 # Errors
 
 
@@ -688,12 +639,6 @@ def test_a_confidence_outside_its_range_is_refused(confidence: float) -> None:
         lambda: p_beyond(bounds_of(1, 2), 0.5, "above", resolution=0.0),
         lambda: examples_needed(lambda scale: True, 0),
         lambda: examples_needed(lambda scale: True, 10, most=0.5),
-        lambda: expected_calibration_error([], []),
-        lambda: expected_calibration_error([0.5], [0, 1]),
-        lambda: expected_calibration_error([1.5], [1]),
-        lambda: expected_calibration_error([math.nan], [1]),
-        lambda: expected_calibration_error([0.5], [2]),
-        lambda: expected_calibration_error([0.5], [1], bins=0),
     ],
 )
 def test_what_cannot_be_computed_is_refused(call: Callable[[], object]) -> None:
