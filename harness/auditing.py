@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from pruneproof import digests, environment, gates, outcomes, policy, registry, reporting
+from pruneproof import digests, environment, gates, outcomes, policy, policy_file, registry, reporting
 from pruneproof import evidence as records
 from pruneproof.engine import Engine, Progress
 from pruneproof.errors import UsageError
@@ -45,7 +45,7 @@ def audit(path: str | Path, *, out: str | Path | None = None, progress: Progress
         PolicyError: the policy cannot be carried out; nothing was measured.
         UsageError: ``out`` cannot be written; nothing was measured.
     """
-    asked = policy.read(path)
+    asked = policy_file.read(path)
     folder = writable(Path(out)) if out is not None else None
     shared = Path(tempfile.mkdtemp(prefix="pruneproof-"))
     try:

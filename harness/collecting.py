@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pruneproof import gates, policy, terminal
+from pruneproof import gates, policy, policy_file, terminal
 from pruneproof.errors import PruneProofError, UsageError
 from pruneproof.evidence import Evidence, GateRow
 from pruneproof.plugin import MADE, STATUS, is_worker, run_folder, worsen
@@ -57,7 +57,7 @@ def engine_of(config: pytest.Config, path: Path) -> Engine:
 
     engines = config.stash.setdefault(ENGINES, {})
     if path not in engines:
-        asked = policy.read(near(path))
+        asked = policy_file.read(near(path))
         engines[path] = Engine(asked, Store(store_folder(config, path)), _progress(config))
     return engines[path]
 
@@ -86,7 +86,7 @@ class AuditFile(pytest.File):
         from pruneproof.auditing import could_write
 
         try:
-            asked = policy.read(near(self.path))
+            asked = policy_file.read(near(self.path))
             could_write(Path(self.config.getoption("pruneproof_out")))
             engine = engine_of(self.config, self.path)
             required = engine.required()

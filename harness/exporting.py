@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruneproof import auditing, digests, loading, plan, policy, profile
+from pruneproof import auditing, digests, loading, plan, policy_file, profile
 from pruneproof import evidence as records
 from pruneproof.errors import EvidenceError, UsageError
 from pruneproof.evidence import Evidence, VariantRow
@@ -37,7 +37,7 @@ def export(source: Path, name: str, out: Path, policy_path: Path | None = None, 
     """
     found = records.read(source)
     row = _row(found, name, force)
-    asked = policy.read(policy_path or _recorded(found, source))
+    asked = policy_file.read(policy_path or _recorded(found, source))
     if asked.sha256 != found.policy.sha256:
         raise EvidenceError(f"{asked.path} is not the policy of this evidence", "name the right one with --policy")
     folder = source if source.is_dir() else source.parent

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pruneproof.toml_source import holds_policy
+
 if TYPE_CHECKING:
     from pruneproof.testing import Audited
 
@@ -73,7 +75,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         from pruneproof.collecting import AuditFile
 
         return AuditFile.from_parent(parent, path=file_path)
-    if file_path.name == "pyproject.toml" and (named or _holds(file_path, "[tool.pruneproof")):
+    if file_path.name == "pyproject.toml" and (named or holds_policy(file_path)):
         from pruneproof.collecting import AuditFile
 
         return AuditFile.from_parent(parent, path=file_path)

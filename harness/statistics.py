@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq  # type: ignore[import-untyped]
-from scipy.special import betaincinv, ndtri  # type: ignore[import-untyped]
+from scipy.optimize import brentq
+from scipy.special import betaincinv, ndtri
 
 MOST_WEIGHTS = 4_000_000
 """Counts in one block of :func:`bootstrap_weights`: 32 MB."""
@@ -114,10 +114,8 @@ def _tango_upper(lost: float, gained: float, n: float, z: float) -> float:
 
     def above(delta: float) -> float:
         # z's numerator and denominator apart: no division by the variance, which is 0 at delta = 1.
-        if delta < 0:
-            variance = _tango_variance(gained, lost, n, -delta)
-        else:
-            variance = _tango_variance(lost, gained, n, delta)
+        counts = (gained, lost) if delta < 0 else (lost, gained)
+        variance = _tango_variance(*counts, n, abs(delta))
         return lost - gained - n * delta + z * math.sqrt(variance)
 
     return float(brentq(above, (lost - gained) / n, 1.0, xtol=1e-13))
@@ -265,7 +263,7 @@ def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
         ValueError: alpha outside (0, 1) or a p-value outside [0, 1].
     """
     # Importing statsmodels loads pandas: a second that only the audits with several hypotheses need to spend.
-    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
+    from statsmodels.stats.multitest import multipletests
 
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must be in (0, 1), not {alpha}")

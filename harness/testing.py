@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pruneproof import gates, inference, policy, terminal
+from pruneproof import gates, inference, policy, policy_file, terminal
 from pruneproof.collecting import GateFailed, engine_of, leave, near, reproducing, settle
 from pruneproof.errors import UsageError
 from pruneproof.estimates import Exact
@@ -31,7 +31,7 @@ def parametrise(metafunc: pytest.Metafunc, marker: pytest.Mark) -> None:
         raise pytest.Collector.CollectError("@pytest.mark.pruneproof takes one argument, the path of an audit.toml")
     path = _find(str(marker.args[0]), metafunc.config, metafunc.definition.path)
     try:
-        names = [spec.name for spec in policy.variants(policy.read(near(path)))]
+        names = [spec.name for spec in policy.variants(policy_file.read(near(path)))]
     except UsageError as error:
         leave(metafunc.config, path, {"error": [error.cause, error.remedy]})
         raise pytest.Collector.CollectError(f"{error.cause}\n  {error.remedy}") from None

@@ -1,4 +1,4 @@
-"""Where in a TOML file a key stands, for error messages that name the line.
+"""What a TOML file holds, and where in it a key stands, for error messages that name the line.
 
 ``tomllib`` keeps no positions. A key is found by its effect instead: the text up to some line, with the
 arrays closed that are open there, parses and holds the key. The key ends on the first such line, and
@@ -9,15 +9,25 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-Path = Sequence[str | int]
+Keys = Sequence[str | int]
 
 CLOSERS = ("", "\n]", "\n]]", "\n]}]", "\n]]]", "\n]}")
 """What may be missing at the end of a line within an array; each starts a line, since the last may be a comment."""
 
 
-def line_of(text: str, path: Path) -> int | None:
+def holds_policy(path: Path) -> bool:
+    """Whether a ``pyproject.toml`` has a ``[tool.pruneproof]`` table."""
+    try:
+        tools = tomllib.loads(path.read_text("utf-8-sig")).get("tool")
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(tools, dict) and "pruneproof" in tools
+
+
+def line_of(text: str, path: Keys) -> int | None:
     """Line (from 1) on which ``path`` starts; its nearest parent where the document does not hold it.
 
     Args:
@@ -32,7 +42,7 @@ def line_of(text: str, path: Path) -> int | None:
     return _start(lines, path) if path else None
 
 
-def _start(lines: list[str], path: Path) -> int:
+def _start(lines: list[str], path: Keys) -> int:
     """Bisection: once the text holds a key it does so at every later line at which it parses."""
     without, found = 0, len(lines)
     high = found
@@ -58,14 +68,14 @@ def _parsed(lines: list[str]) -> dict[str, Any] | None:
     return None
 
 
-def holds(document: Any, path: Path) -> bool:
+def holds(document: Any, path: Keys) -> bool:
     """Whether ``document`` has something at ``path``."""
     here: Any = document
     for key in path:
         if not isinstance(here, dict | list):
             return False
         try:
-            here = here[key]
+            here = here[key]  # type: ignore[index]
         except (LookupError, TypeError):
             return False
     return True

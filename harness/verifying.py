@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pruneproof import auditing, digests, gates, outcomes, plan, policy
+from pruneproof import auditing, digests, gates, outcomes, plan, policy, policy_file
 from pruneproof import evidence as records
 from pruneproof.engine import measure, measurement_rows
 from pruneproof.errors import PolicyError, PruneProofError
@@ -40,7 +40,7 @@ def verify(folder: Path, against: Path | None = None) -> list[str]:
     if folder.is_file():
         folder = folder.parent
     try:
-        asked = policy.parse(found.policy.text, found.policy.path)
+        asked = policy_file.parse(found.policy.text, found.policy.path)
     except PolicyError as error:
         return [f"the policy's text in the evidence is no policy: {error.cause}"]
     problems = list(_policy(found, asked, against))
@@ -55,7 +55,7 @@ def _policy(found: Evidence, asked: Policy, against: Path | None) -> Iterator[st
     if list(policy.candidates(asked)) != found.policy.candidates:
         yield "the candidates are not those that the policy puts up for release"
     if against is not None:
-        other = policy.read(against)
+        other = policy_file.read(against)
         if other.sha256 != found.policy.sha256:
             yield f"{against} is another policy: {other.sha256[:12]}…, recorded is {found.policy.sha256[:12]}…"
 

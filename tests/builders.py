@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from pruneproof import gates, policy
+from pruneproof import gates, policy, policy_file
 from pruneproof.evidence import GateRow
 from pruneproof.outcomes import Examples, Predictions
 from pruneproof.policy import Policy
@@ -93,7 +93,7 @@ def weights(generator: np.random.Generator, n: int) -> NDArray[np.int64]:
 def asked(suites: str, **audit: Any) -> Policy:
     """A policy of one recipe ``p`` at 0.5 and 0.8 with ``suites``, a piece of TOML."""
     keys = "".join(f"{key} = {value!r}\n" for key, value in audit.items())
-    return policy.parse(
+    return policy_file.parse(
         f'[audit]\nname = "a"\n{keys}[subject]\nload = "m:f"\n[[prune]]\nname = "p"\nratios = [0.5, 0.8]\n{suites}'
     )
 

@@ -294,11 +294,11 @@ def test_channel_variants_are_smaller_and_pass_their_self_checks(tiny: Tiny, tmp
 
 
 def test_the_dense_model_is_never_changed(tiny: Tiny, tmp_path: Path) -> None:
-    from pruneproof import policy as policies
+    from pruneproof import policy_file
     from pruneproof.engine import Engine
     from pruneproof.store import Store
 
-    engine = Engine(policies.read(tiny(tmp_path)), Store(tmp_path / "store"))
+    engine = Engine(policy_file.read(tiny(tmp_path)), Store(tmp_path / "store"))
     model = engine.loaded.subject.model
     model.train()
     model.body[1].eval()

@@ -96,11 +96,11 @@ def test_export_of_a_blocked_variant_is_refused(run: Run, tiny: Tiny, tmp_path: 
 
 
 def test_init_writes_a_policy_that_parses_and_overwrites_nothing(run: Run, tmp_path: Path) -> None:
-    from pruneproof import policy
+    from pruneproof import policy_file
 
     said = run("init", "--out", str(tmp_path))
     assert said.code == 0
-    assert policy.read(tmp_path / "audit.toml").audit.name == "my-model"
+    assert policy_file.read(tmp_path / "audit.toml").audit.name == "my-model"
     assert_clear(run("init", "--out", str(tmp_path)), 4, "is there already")
 
 

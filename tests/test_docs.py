@@ -23,7 +23,7 @@ import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pruneproof import evidence, policy, registry
+from pruneproof import evidence, policy, policy_file, registry
 from pruneproof.cli import app
 from pruneproof.subject import Data, Subject
 from pruneproof.suite import Metric
@@ -227,7 +227,7 @@ def test_every_policy_and_fragment_of_one_is_valid(contributed: dict[str, str]) 
     for block in blocks("toml"):
         table = tomllib.loads(block.text)
         text = block.text if whole(table) else tomli_w.dumps(laid_over(FRAGMENT_OF, table))
-        policy.parse(text, f"{by_place(block)}")
+        policy_file.parse(text, f"{by_place(block)}")
         seen[whole(table)] += 1
     assert min(seen.values()) >= 3
 
@@ -292,7 +292,7 @@ def test_the_references_whole_policy_uses_every_table() -> None:
         for block in blocks("toml")
         if block.page.name == "audit-toml.md" and whole(table := tomllib.loads(block.text))
     )
-    assert example.keys() == policy.as_table(policy.parse(tomli_w.dumps(example))).keys()
+    assert example.keys() == policy.as_table(policy_file.parse(tomli_w.dumps(example))).keys()
     assert set(example["audit"]) == set(policy.Audit.model_fields)
 
 
@@ -453,6 +453,6 @@ def test_the_starter_is_what_the_tutorial_says_it_is(tmp_path: Path) -> None:
     from pruneproof import starter
 
     written = {file.name: read(file) for file in starter.write(tmp_path, "network:load")}
-    assert "from network import load" in written[starter.MODULE]
+    assert "return network.load()" in written[starter.MODULE]
     assert re.findall(r"^def (\w+)", written[starter.MODULE], re.M) == ["model", "subject", "test_set"]
-    policy.parse(written[starter.POLICY], starter.POLICY)
+    policy_file.parse(written[starter.POLICY], starter.POLICY)

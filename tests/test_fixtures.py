@@ -122,9 +122,9 @@ def test_channels_that_are_removed_make_the_digits_network_smaller(digits: Evide
 
 @pytest.mark.parametrize("name", fixtures.names())
 def test_no_embedded_audit_gates_anything_that_depends_on_the_clock(name: str) -> None:
-    from pruneproof import policy
+    from pruneproof import policy_file
 
-    assert set(policy.read(fixtures.path(name) / "audit.toml").suites) <= {"accuracy", "segments"}
+    assert set(policy_file.read(fixtures.path(name) / "audit.toml").suites) <= {"accuracy", "segments"}
 
 
 @pytest.mark.parametrize("name", fixtures.names())

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pruneproof import digests, loading, policy, profile, variants
+from pruneproof import digests, loading, policy, policy_file, profile, variants
 from pruneproof.errors import PruneProofError, SubjectError
 from pruneproof.subject import Data, Subject
 
@@ -371,7 +371,7 @@ def asked(folder: Path, reference: str = "mine:subject", more: str = "") -> poli
         f'[audit]\nname = "a"\n[subject]\nload = "{reference}"\n[[prune]]\nname = "p"\nratios = [0.5]\n{more}\n'
         "[suites.accuracy.gates]\naccuracy = { min = 0.1 }\n"
     )
-    return policy.parse(text, folder / "audit.toml")
+    return policy_file.parse(text, folder / "audit.toml")
 
 
 def test_an_error_that_the_subject_raises_on_purpose_comes_through(folder: Path) -> None:

@@ -181,6 +181,24 @@ def test_two_logits_rank_by_their_difference() -> None:
     assert found.value == pytest.approx(reference.roc_auc_score(on.targets, logits[:, 1] - logits[:, 0]))
 
 
+@pytest.mark.parametrize("name", ["auroc", "average_precision"])
+def test_a_perfect_ranking_of_eight_positives_is_bounded_by_what_eight_examples_can_say(name: str) -> None:
+    z_squared = 1.6448536269514722**2
+    on = examples([1] * 8 + [0] * 492)
+    found = on_all(name, on, predictions(np.linspace(3, -3, 500), on))
+    assert found.value == 1
+    assert found.bounds(0.95).lower == pytest.approx(1 - z_squared / (8 + z_squared))
+
+
+@pytest.mark.parametrize("name", ["auroc", "average_precision", "precision"])
+def test_a_macro_average_is_bounded_by_its_rarest_class_which_weighs_as_much_as_the_others(name: str) -> None:
+    z_squared = 1.6448536269514722**2
+    on = examples([0] * 8 + [1] * 200 + [2] * 200, ["a", "b", "c"])
+    found = on_all(name, on, saying(on.targets, on))
+    assert found.value == 1
+    assert found.bounds(0.95).lower == pytest.approx(1 - z_squared / (3 * 8 + z_squared))
+
+
 @unhurried
 @given(st.lists(st.tuples(st.integers(-2, 2), st.booleans(), st.integers(0, 3)), min_size=1, max_size=40))
 def test_auroc_under_weights_is_the_share_of_rightly_ordered_pairs(drawn: list[tuple[int, bool, int]]) -> None:

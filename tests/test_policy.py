@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import odd_values, policy_tables, toml_values
 
-from pruneproof import policy, registry
+from pruneproof import policy, policy_file, registry, toml_source
 from pruneproof.errors import PolicyError
 from pruneproof.policy import Policy
 from pruneproof.suite import Metric
@@ -82,7 +82,7 @@ def lines(old: str, new: str) -> str:
 
 def error_of(text: str, path: str = "audit.toml") -> PolicyError:
     with pytest.raises(PolicyError) as caught:
-        policy.parse(text, path)
+        policy_file.parse(text, path)
     return caught.value
 
 
@@ -96,7 +96,7 @@ def holds_or_says_why(text: str) -> Policy | None:
     """The property that every text has: a policy that round-trips, or a policy error of two lines."""
     told = None
     try:
-        found = policy.parse(text)
+        found = policy_file.parse(text)
     except PolicyError as error:
         told = error
     if told is not None:
@@ -105,7 +105,7 @@ def holds_or_says_why(text: str) -> Policy | None:
         assert str(told).splitlines() == [told.cause, f"  {told.remedy}"]
         assert len(str(told)) < 10_000
         return None
-    again = policy.parse(tomli_w.dumps(policy.as_table(found)))
+    again = policy_file.parse(tomli_w.dumps(policy.as_table(found)))
     assert same(again, found)
     assert len(found.sha256) == 64
     assert policy.candidates(found)
@@ -119,7 +119,7 @@ def holds_or_says_why(text: str) -> Policy | None:
 
 
 def test_the_policy_of_the_contract_is_read_into_typed_records() -> None:
-    found = policy.parse(FULL)
+    found = policy_file.parse(FULL)
     assert [variant.name for variant in policy.variants(found)] == [
         *("l1-channels@0.3", "l1-channels@0.5", "l1-channels@0.7", "l1-channels@0.9"),
         "nni-70",
@@ -135,7 +135,7 @@ def test_the_policy_of_the_contract_is_read_into_typed_records() -> None:
 
 
 def test_each_limit_key_makes_one_gate_with_its_comparator_and_confidence() -> None:
-    specs = policy.gate_specs(policy.parse(FULL))
+    specs = policy.gate_specs(policy_file.parse(FULL))
     assert [(spec.stem, spec.limit, spec.comparator, spec.confidence, spec.up_to) for spec in specs] == [
         ("accuracy/accuracy:min", 0.90, None, 0.95, None),
         ("accuracy/accuracy:max_drop", 0.01, "dense", 0.95, None),
@@ -147,14 +147,14 @@ def test_each_limit_key_makes_one_gate_with_its_comparator_and_confidence() -> N
 
 
 def test_up_to_leaves_out_higher_ratios_and_no_imported_variant() -> None:
-    found = policy.parse(FULL)
+    found = policy_file.parse(FULL)
     spec = policy.gate_specs(found)[-1]
     gated = [variant.name for variant in policy.variants(found) if policy.applies(spec, variant)]
     assert gated == ["l1-channels@0.3", "l1-channels@0.5", "l1-channels@0.7", "nni-70"]
 
 
 def test_without_release_every_variant_is_up_for_release() -> None:
-    found = policy.parse(lines('release = ["l1-channels@0.5"]\n', ""))
+    found = policy_file.parse(lines('release = ["l1-channels@0.5"]\n', ""))
     assert len(policy.candidates(found)) == 5
 
 
@@ -162,7 +162,7 @@ def test_without_release_every_variant_is_up_for_release() -> None:
     ("written", "name"), [("0.5", "p@0.5"), ("0.50", "p@0.5"), ("5e-1", "p@0.5"), ("0.00001", "p@1e-05")]
 )
 def test_a_variant_is_named_by_the_repr_of_its_ratio(written: str, name: str) -> None:
-    assert policy.variants(policy.parse(small(ratios=f"[{written}]")))[0].name == name
+    assert policy.variants(policy_file.parse(small(ratios=f"[{written}]")))[0].name == name
 
 
 def small(audit: str = "", ratios: str = "[0.5]", gates: str = "accuracy = { min = 0.5 }", rest: str = "") -> str:
@@ -176,12 +176,12 @@ def small(audit: str = "", ratios: str = "[0.5]", gates: str = "accuracy = { min
 
 
 def test_comments_key_order_and_file_name_do_not_change_the_digest() -> None:
-    plain = policy.parse(FULL).sha256
+    plain = policy_file.parse(FULL).sha256
     shuffled = "# another comment\n" + tomli_w.dumps(turned(tomllib.loads(FULL)))
     assert shuffled.index("[suites.segments") < shuffled.index("[suites.accuracy")
-    assert policy.parse(shuffled, "other/name.toml").sha256 == plain
+    assert policy_file.parse(shuffled, "other/name.toml").sha256 == plain
     respelled = lines("20261122", "20_261_122 # digits").replace("0.95", "9.5e-1")
-    assert policy.parse(respelled).sha256 == plain
+    assert policy_file.parse(respelled).sha256 == plain
 
 
 def turned(value: Any) -> Any:
@@ -193,7 +193,7 @@ def turned(value: Any) -> Any:
 
 def test_a_default_that_is_written_out_does_not_change_the_digest() -> None:
     with_defaults = lines('scope = "global"', 'scope = "global"\nsteps = 1\nfine_tune = false\nschedule = "one_shot"')
-    assert policy.parse(with_defaults).sha256 == policy.parse(FULL).sha256
+    assert policy_file.parse(with_defaults).sha256 == policy_file.parse(FULL).sha256
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_default_that_is_written_out_does_not_change_the_digest() -> None:
     ],
 )
 def test_anything_that_could_change_a_verdict_changes_the_digest(old: str, new: str) -> None:
-    assert policy.parse(lines(old, new)).sha256 != policy.parse(FULL).sha256
+    assert policy_file.parse(lines(old, new)).sha256 != policy_file.parse(FULL).sha256
 
 
 # Errors, one by one
@@ -487,18 +487,18 @@ def test_a_variant_up_for_release_that_up_to_leaves_without_a_gate_is_refused() 
     gates = "accuracy = { min = 0.5, up_to = 0.6 }"
     error = error_of(small(ratios="[0.5, 0.7]", gates=gates))
     assert "variant 'p@0.7' is up for release without any gate" in error.cause
-    explored = policy.parse(small(audit='release = ["p@0.5"]', ratios="[0.5, 0.7]", gates=gates))
+    explored = policy_file.parse(small(audit='release = ["p@0.5"]', ratios="[0.5, 0.7]", gates=gates))
     assert policy.candidates(explored) == ("p@0.5",)
 
 
 def test_a_limit_of_a_metric_without_a_range_is_not_held_to_be_a_share() -> None:
-    found = policy.parse(small(gates="mae = { max = 90, max_ratio = 1.1 }\nr2 = { min = -3.5 }"))
+    found = policy_file.parse(small(gates="mae = { max = 90, max_ratio = 1.1 }\nr2 = { min = -3.5 }"))
     assert [spec.limit for spec in policy.gate_specs(found)] == [90.0, 1.1, -3.5]
 
 
 def test_the_excess_gap_may_have_a_negative_limit() -> None:
     text = lines("{ max = 0.02 }", "{ max = -0.02 }")
-    assert -0.02 in [spec.limit for spec in policy.gate_specs(policy.parse(text))]
+    assert -0.02 in [spec.limit for spec in policy.gate_specs(policy_file.parse(text))]
 
 
 def test_the_line_of_a_mistake_within_an_array_over_several_lines_is_its_own() -> None:
@@ -559,21 +559,21 @@ def test_a_missing_file_a_folder_and_a_file_of_bytes_are_told_apart(tmp_path: Pa
         (damaged, "not UTF-8 text"),
     ]:
         with pytest.raises(PolicyError, match=told) as caught:
-            policy.read(path)
+            policy_file.read(path)
         assert str(path) in caught.value.cause
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read_over(tmp_path: Path) -> None:
     path = tmp_path / "audit.toml"
     path.write_bytes(b"\xef\xbb\xbf" + FULL.replace("\n", "\r\n").encode())
-    assert policy.read(path).sha256 == policy.parse(FULL).sha256
+    assert policy_file.read(path).sha256 == policy_file.parse(FULL).sha256
 
 
 def test_relative_paths_start_in_the_policys_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ci").mkdir()
     (tmp_path / "ci" / "audit.toml").write_text(FULL)
     monkeypatch.chdir(tmp_path)
-    found = policy.read("ci/audit.toml")
+    found = policy_file.read("ci/audit.toml")
     assert found.path == Path("ci/audit.toml")
     assert found.folder == (tmp_path / "ci").resolve()
 
@@ -585,8 +585,8 @@ def in_pyproject(text: str) -> str:
 
 
 def test_a_policy_in_pyproject_is_the_same_policy() -> None:
-    found = policy.parse(in_pyproject(FULL), "some/pyproject.toml")
-    assert found.sha256 == policy.parse(FULL).sha256
+    found = policy_file.parse(in_pyproject(FULL), "some/pyproject.toml")
+    assert found.sha256 == policy_file.parse(FULL).sha256
 
 
 def test_a_mistake_in_pyproject_is_named_with_the_whole_key_and_its_line_there() -> None:
@@ -618,7 +618,7 @@ def test_looking_for_the_table_in_pyproject_never_fails(content: bytes | None, h
     path = tmp_path / "pyproject.toml"
     if content is not None:
         path.write_bytes(content)
-    assert policy.holds_policy(path) is holds
+    assert toml_source.holds_policy(path) is holds
 
 
 # Any text, any TOML
@@ -720,7 +720,7 @@ def test_every_metric_can_be_gated_with_each_of_its_limits() -> None:
     for name in registry.names("pruneproof.suites"):
         for metric in policy.suite(name).metrics:
             keys = ", ".join(f"{key} = 0.5" for key in metric.limits)
-            found = policy.parse(_gated(name, metric, keys))
+            found = policy_file.parse(_gated(name, metric, keys))
             assert len(policy.gate_specs(found)) == len(metric.limits)
 
 

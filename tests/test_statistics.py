@@ -67,12 +67,8 @@ def all_pairs(n: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99, 0.9999])
-@pytest.mark.parametrize(
-    ("successes", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (3, 20), (81, 263), (9990, 10_000)]
-)
-def test_binomial_bounds_are_those_of_statsmodels_and_scipy(
-    successes: int, n: int, confidence: float
-) -> None:
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (3, 20), (81, 263), (9990, 10_000)])
+def test_binomial_bounds_are_those_of_statsmodels_and_scipy(successes: int, n: int, confidence: float) -> None:
     bounds = binomial_bounds(successes, n, confidence)
     two_sided = 2 * confidence - 1
     assert bounds == pytest.approx(proportion_confint(successes, n, 1 - two_sided, method="beta"), abs=1e-12)
@@ -100,9 +96,7 @@ def test_the_published_number_of_examples_is_the_first_to_show_an_error_rate_of_
 
 @unhurried
 @given(proportions(), confidences)
-def test_binomial_bounds_contain_the_estimate_and_stay_in_range(
-    counts: tuple[int, int], confidence: float
-) -> None:
+def test_binomial_bounds_contain_the_estimate_and_stay_in_range(counts: tuple[int, int], confidence: float) -> None:
     successes, n = counts
     lower, upper = binomial_bounds(successes, n, confidence)
     assert 0 <= lower <= successes / n <= upper <= 1
@@ -118,9 +112,7 @@ def test_binomial_bounds_widen_with_confidence(counts: tuple[int, int], one: flo
 
 @unhurried
 @given(proportions(), confidences)
-def test_binomial_bounds_of_failures_mirror_those_of_successes(
-    counts: tuple[int, int], confidence: float
-) -> None:
+def test_binomial_bounds_of_failures_mirror_those_of_successes(counts: tuple[int, int], confidence: float) -> None:
     successes, n = counts
     lower, upper = binomial_bounds(successes, n, confidence)
     assert binomial_bounds(n - successes, n, confidence) == pytest.approx((1 - upper, 1 - lower), abs=1e-9)
@@ -247,9 +239,7 @@ def test_tango_bounds_approach_their_corners_without_a_jump(
 
 @unhurried
 @given(pairs(), confidences)
-def test_the_score_at_each_tango_bound_is_the_normal_quantile(
-    counts: tuple[int, int, int], confidence: float
-) -> None:
+def test_the_score_at_each_tango_bound_is_the_normal_quantile(counts: tuple[int, int, int], confidence: float) -> None:
     lower, upper = tango_bounds(*counts, confidence)
     z = stats.norm.ppf(confidence)
     # The variance vanishes at +-1 and at 0 of a table without differences, and with it the digits of z.
@@ -263,9 +253,7 @@ def test_the_score_at_each_tango_bound_is_the_normal_quantile(
 @given(pairs(), confidences)
 @example((0, 0, 1), 0.95)
 @example((1, 0, 1), 0.95)
-def test_tango_bounds_contain_the_estimate_and_stay_in_range(
-    counts: tuple[int, int, int], confidence: float
-) -> None:
+def test_tango_bounds_contain_the_estimate_and_stay_in_range(counts: tuple[int, int, int], confidence: float) -> None:
     lost, gained, n = counts
     lower, upper = tango_bounds(lost, gained, n, confidence)
     assert -1 <= lower <= (lost - gained) / n <= upper <= 1
@@ -291,9 +279,7 @@ def test_tango_bounds_widen_with_confidence(counts: tuple[int, int, int], one: f
 
 @unhurried
 @given(pairs(), st.floats(-1, 1), st.floats(-1, 1))
-def test_tango_z_falls_as_the_assumed_drop_rises(
-    counts: tuple[int, int, int], one: float, other: float
-) -> None:
+def test_tango_z_falls_as_the_assumed_drop_rises(counts: tuple[int, int, int], one: float, other: float) -> None:
     low, high = sorted((one, other))
     assume(high - low > 1e-6)
     assert tango_z(*counts, high) <= tango_z(*counts, low)
@@ -301,9 +287,7 @@ def test_tango_z_falls_as_the_assumed_drop_rises(
 
 @unhurried
 @given(pairs(), st.floats(1, 1e4))
-def test_tango_bounds_accept_every_table_scaled_by_a_fraction(
-    counts: tuple[int, int, int], scale: float
-) -> None:
+def test_tango_bounds_accept_every_table_scaled_by_a_fraction(counts: tuple[int, int, int], scale: float) -> None:
     lost, gained, n = counts
     lower, upper = tango_bounds(lost * scale, gained * scale, n * scale, 0.95)
     assert -1 <= lower <= upper <= 1
@@ -325,9 +309,7 @@ def tables(n: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
 
 
 @pytest.mark.parametrize("n", [60, 100])
-@pytest.mark.parametrize(
-    ("margin", "p_gained"), [(0.05, 0.0), (0.05, 0.02), (0.05, 0.1), (0.1, 0.0), (0.1, 0.2)]
-)
+@pytest.mark.parametrize(("margin", "p_gained"), [(0.05, 0.0), (0.05, 0.02), (0.05, 0.1), (0.1, 0.0), (0.1, 0.2)])
 def test_a_drop_as_large_as_the_margin_passes_in_at_most_six_percent_of_all_samples(
     n: int, margin: float, p_gained: float
 ) -> None:
@@ -356,9 +338,7 @@ def test_mover_bounds_of_a_difference_are_newcombes_published_interval() -> None
 
 
 @pytest.mark.parametrize(("one", "other"), [((9, 10), (3, 10)), ((0, 10), (0, 20)), ((5, 56), (0, 29))])
-def test_mover_bounds_of_a_difference_are_those_of_statsmodels(
-    one: tuple[int, int], other: tuple[int, int]
-) -> None:
+def test_mover_bounds_of_a_difference_are_those_of_statsmodels(one: tuple[int, int], other: tuple[int, int]) -> None:
     expected = confint_proportions_2indep(*one, *other, method="newcomb", compare="diff", alpha=0.05)
     assert mover_bounds([(1.0, *wilson(*one)), (-1.0, *wilson(*other))]) == pytest.approx(expected, abs=1e-9)
 
@@ -371,9 +351,7 @@ def test_mover_bounds_of_symmetric_intervals_add_their_widths_in_quadrature() ->
 
 
 @pytest.mark.parametrize(("p_one", "p_other"), [(0.5, 0.5), (0.8, 0.6), (0.95, 0.9), (0.1, 0.9)])
-def test_each_mover_bound_of_a_difference_covers_it_in_95_percent_of_all_samples(
-    p_one: float, p_other: float
-) -> None:
+def test_each_mover_bound_of_a_difference_covers_it_in_95_percent_of_all_samples(p_one: float, p_other: float) -> None:
     """Exact: the sum over every pair of samples. Clopper-Pearson parts err on the wide side."""
     n_one, n_other = 20, 30
     ones = [(k / n_one, binomial_bounds(k, n_one, 0.95)) for k in range(n_one + 1)]
@@ -428,9 +406,7 @@ def test_a_block_of_bootstrap_weights_is_bounded_in_memory() -> None:
 def test_percentile_bounds_of_a_mean_are_near_its_t_interval() -> None:
     generator = np.random.default_rng(11)
     values = generator.normal(3.0, 2.0, size=200)
-    replicates = np.concatenate(
-        [weights @ values / 200 for weights in bootstrap_weights(200, 20_000, generator)]
-    )
+    replicates = np.concatenate([weights @ values / 200 for weights in bootstrap_weights(200, 20_000, generator)])
     bounds = percentile_bounds(replicates, 0.95)
     expected = stats.t.interval(0.9, df=199, loc=values.mean(), scale=stats.sem(values))
     assert bounds == pytest.approx(expected, abs=0.05 * stats.sem(values))
@@ -500,20 +476,14 @@ def test_holm_is_bonferroni_for_the_smallest_and_plain_for_the_largest() -> None
     ("successes", "n", "limit"),
     [(18, 20, 0.6), (60, 100, 0.5), (52, 100, 0.5), (299, 300, 0.98), (20, 20, 0.8)],
 )
-def test_the_p_value_above_a_limit_is_that_of_the_exact_binomial_test(
-    successes: int, n: int, limit: float
-) -> None:
+def test_the_p_value_above_a_limit_is_that_of_the_exact_binomial_test(successes: int, n: int, limit: float) -> None:
     p_value = p_beyond(lambda confidence: binomial_bounds(successes, n, confidence), limit, "above")
     expected = stats.binomtest(successes, n, limit, alternative="greater").pvalue
     assert expected - 1e-9 <= p_value <= expected + 2e-6
 
 
-@pytest.mark.parametrize(
-    ("lost", "gained", "n", "limit"), [(3, 2, 200, 0.03), (0, 0, 150, 0.02), (10, 4, 60, 0.2)]
-)
-def test_the_p_value_below_a_limit_is_that_of_tangos_score(
-    lost: int, gained: int, n: int, limit: float
-) -> None:
+@pytest.mark.parametrize(("lost", "gained", "n", "limit"), [(3, 2, 200, 0.03), (0, 0, 150, 0.02), (10, 4, 60, 0.2)])
+def test_the_p_value_below_a_limit_is_that_of_tangos_score(lost: int, gained: int, n: int, limit: float) -> None:
     p_value = p_beyond(lambda confidence: tango_bounds(lost, gained, n, confidence), limit, "below")
     expected = stats.norm.cdf(tango_z(lost, gained, n, limit))
     assert expected - 1e-9 <= p_value <= expected + 2e-6
