@@ -275,7 +275,9 @@ class Engine:
         shown = [
             found
             if found.verdict is Verdict.PASS
-            else found.model_copy(update={"hurt": hurt(found, examples, said, compared[found.comparator or DENSE])})
+            else found.model_copy(
+                update={"hurt": hurt(found, measured, examples, said, compared[found.comparator or DENSE])}
+            )
             for found in rows
         ]
         return {

@@ -40,6 +40,8 @@ from pruneproof.statistics import (
 )
 
 Rows = NDArray[np.int64]
+LEAST = 30
+"""Examples under which a bootstrap of an unbounded number is no evidence: a resample holds only what was seen."""
 Change = Literal["max_drop", "max_rise", "max_ratio"]
 
 
@@ -236,6 +238,8 @@ class Statistic:
         defined = self._drawn[~np.isnan(self._drawn)]
         if len(defined) <= (1 - MOST_UNDEFINED) * len(self._drawn):
             return Bounds(-math.inf, math.inf)
+        if not self.spread and self.support < LEAST:
+            return Bounds(-math.inf, math.inf)
         if not self.spread and np.ptp(defined) <= 1e-9 * max(1.0, abs(self.value)):
             return Bounds(-math.inf, math.inf)
         found = percentile_bounds(self._drawn, confidence)
@@ -320,6 +324,14 @@ def _under(estimate: Estimate, weights: NDArray[np.int64]) -> float:
     if isinstance(estimate, Statistic):
         return float(estimate.weighted(weights))
     return float(estimate.replicates(weights[None, :])[0])
+
+
+def about(estimate: Estimate) -> Rows:
+    """Positions of the examples that the number is about: of a difference between parts, those of the first."""
+    if isinstance(estimate, Combination):
+        parts = zip(estimate.coefficients, estimate.parts, strict=True)
+        return np.unique(np.concatenate([part.rows for coefficient, part in parts if coefficient > 0]))
+    return _rows(estimate)
 
 
 def _rows(estimate: Estimate) -> Rows:

@@ -187,14 +187,14 @@ def _claim(
 ) -> _Claim | Judged:
     """The claim, or the verdict where there is nothing to judge."""
     spec = gate.spec
-    own = _find(measured, gate)
+    own = find(measured, spec.suite, spec.metric.name, gate.member)
     if own is None:
         return Verdict.ERROR, f"{spec.suite} did not measure {spec.metric.name}", None
     if own.estimate is None:
         return Verdict.INCONCLUSIVE, f"nothing to measure: {own.note}", None
     estimate, comparator_value = own.estimate, None
     if spec.comparator is not None:
-        other = _find(comparators.get(spec.comparator, {}), gate)
+        other = find(comparators.get(spec.comparator, {}), spec.suite, spec.metric.name, gate.member)
         if other is None or other.estimate is None:
             note = other.note if other else "it was not measured"
             return Verdict.ERROR, f"no {spec.metric.name} of {spec.comparator} to compare with: {note}", None
@@ -207,9 +207,10 @@ def _claim(
     return _Claim(estimate, own.estimate.value, comparator_value, n, own.small)
 
 
-def _find(measured: Measured, gate: Gate) -> Measurement | None:
-    for measurement in measured.get(gate.spec.suite, ()):
-        if measurement.metric == gate.spec.metric.name and measurement.member == gate.member:
+def find(measured: Measured, suite: str, metric: str, member: Member | None) -> Measurement | None:
+    """What ``suite`` measured as ``metric`` of ``member``, if it did."""
+    for measurement in measured.get(suite, ()):
+        if measurement.metric == metric and measurement.member == member:
             return measurement
     return None
 

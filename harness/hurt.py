@@ -5,20 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pruneproof.estimates import about
 from pruneproof.evidence import Example, GateRow, Hurt
+from pruneproof.gates import Measured, find
 from pruneproof.outcomes import Examples, Predictions
+from pruneproof.suite import Member
 
 SHOWN = 5
-COUNTED = {"recall": 1, "fnr": 1, "fpr": 0}
-"""The class that a metric of a binary task looks at."""
 
 
-def hurt(found: GateRow, examples: Examples, said: Predictions, before: Predictions) -> Hurt:
-    """Examples that the gate's metric counts, which ``before`` got right and the variant gets wrong.
+def hurt(found: GateRow, measured: Measured, examples: Examples, said: Predictions, before: Predictions) -> Hurt:
+    """Examples that the gate's number is about, which ``before`` got right and the variant gets wrong.
 
     For regression: the examples whose absolute error grew most.
     """
-    inside = _inside(found, examples, said)
+    inside = _inside(found, measured, len(examples.targets))
     lost, weight = _lost(examples, said, before)
     rows = np.flatnonzero(inside & lost)
     order = rows[np.argsort(-weight[rows], kind="stable")][:SHOWN]
@@ -46,19 +47,13 @@ def _truth(examples: Examples) -> NDArray[np.str_]:
     return np.array(examples.facts.classes)[examples.targets.astype(np.int64)]
 
 
-def _inside(found: GateRow, examples: Examples, said: Predictions) -> NDArray[np.bool_]:
-    """The gate's segment, and in it the examples of the class that the metric is about, or called so."""
-    inside = np.ones(len(examples.targets), dtype=bool)
-    for column, value in (found.segment or {}).items():
-        if column == "class" and found.suite == "accuracy":
-            return np.asarray((said.spoken() if found.metric == "precision" else _truth(examples)) == value)
-        if column in examples.segments and value in set(examples.segments[column]):
-            inside = inside & np.asarray(examples.segments[column] == value, dtype=bool)
-    if examples.facts.task == "binary" and found.metric in COUNTED:
-        inside &= examples.targets == COUNTED[found.metric]
-    if examples.facts.task == "binary" and found.metric == "precision":
-        inside &= said.labels == 1
-    return inside
+def _inside(found: GateRow, measured: Measured, size: int) -> NDArray[np.bool_]:
+    """Which examples the gate's number is about; all where it has none."""
+    members = [Member(column, value) for column, value in (found.segment or {}).items()]
+    measurement = find(measured, found.suite, found.metric, members[0] if members else None)
+    if measurement is None or measurement.estimate is None:
+        return np.ones(size, dtype=bool)
+    return np.isin(np.arange(size), about(measurement.estimate))
 
 
 def _lost(examples: Examples, said: Predictions, before: Predictions) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

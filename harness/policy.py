@@ -58,6 +58,13 @@ class Audit(Record):
     resamples: Annotated[int, Field(ge=200, le=1_000_000)] = 2000
     """Bootstrap resamples, where a gate needs a bootstrap."""
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        if value in (".", ".."):
+            raise ValueError("expected a name that a folder can have")
+        return value
+
 
 class SubjectTable(Record):
     """``[subject]``"""

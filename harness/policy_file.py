@@ -214,15 +214,15 @@ class _Reader:
                 seen[entry.name] = kind
 
     def _waivers(self, policy: Policy, every: Mapping[str, VariantSpec], specs: tuple[GateSpec, ...]) -> None:
-        stems = {spec.stem: spec for spec in specs}
+        families = {spec.stem: spec.metric.family for spec in specs}
+        families |= {f"tests/{name}:{key}": None for name in policy.tests.required for key in ("min", "max")}
         seen: set[tuple[str, str]] = set()
         for position, waiver in enumerate(policy.waivers):
             stem, member = waiver.gate.partition("[")[::2]
-            if stem not in stems:
-                self._fail(("waivers", position, "gate"), f"no gate {stem!r}", offer(stem, stems))
-            family = stems[stem].metric.family
-            if bool(member) != bool(family):
-                form = f"{stem}[column=value]" if family else stem
+            if stem not in families:
+                self._fail(("waivers", position, "gate"), f"no gate {stem!r}", offer(stem, families))
+            if bool(member) != bool(families[stem]):
+                form = f"{stem}[column=value]" if families[stem] else stem
                 self._fail(("waivers", position, "gate"), f"no gate {waiver.gate!r}", f"write {form}")
             if waiver.variant not in every:
                 self._fail(

@@ -322,6 +322,13 @@ def test_a_bootstrapped_change_is_the_change_of_both_values_under_the_same_weigh
     assert found.support == min(now.support, before.support)
 
 
+@pytest.mark.parametrize(("n", "known"), [(29, False), (30, True)])
+def test_a_bootstrap_of_few_examples_in_an_unbounded_unit_is_no_evidence(n: int, known: bool) -> None:
+    losses = np.random.default_rng(n).normal(size=n)
+    found = Statistic(np.arange(n), lambda w: float(w @ losses / w.sum()), support=n, size=n, spread=0.0)
+    assert math.isfinite(found.bounds(0.95).upper) == known
+
+
 def test_a_change_of_an_unbounded_unit_is_unbounded_too() -> None:
     values = np.random.default_rng(0).random(50)
     found = change(mean(values, spread=0.0), mean(values, spread=0.0), "max_rise", 50)

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import examples, flipped, judged, predictions, saying
+from builders import asked, examples, flipped, judged, measured, predictions, saying
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -270,7 +270,7 @@ def hurts(gate: str, on: Examples, said: Predictions, before: Predictions) -> An
     metric, _, limit = rest.partition(":")
     suites = f"[suites.{suite}]\n[suites.{suite}.gates]\n{metric} = {{ {limit.partition('[')[0]} = 0.5 }}"
     rows = judged(suites, on, said, before)
-    return hurt(rows[gate], on, said, before)
+    return hurt(rows[gate], measured(asked(suites), on, said, before), on, said, before)
 
 
 def test_the_examples_that_hurt_most_are_right_before_and_wrong_now_the_largest_loss_first() -> None:

@@ -461,6 +461,14 @@ def test_one_gate_of_one_variant_is_waived_once() -> None:
     assert "line 46: waivers[1]: this gate of this variant is waived twice" in error.cause
 
 
+def test_a_required_gate_of_test_code_can_be_waived_and_another_cannot() -> None:
+    found = policy_file.parse(lines("segments/recall:max_drop[transaction_type=refund]", "tests/refund_churn:max"))
+    assert found.waivers[0].gate == "tests/refund_churn:max"
+    error = error_of(lines("segments/recall:max_drop[transaction_type=refund]", "tests/refund_chrn:max"))
+    assert "line 37: waivers[0].gate: no gate 'tests/refund_chrn:max'" in error.cause
+    assert "did you mean 'tests/refund_churn:max'?" in error.remedy
+
+
 @pytest.mark.parametrize("missing", ["audit", "subject", "suites"])
 def test_a_policy_without_a_required_table_says_which(missing: str) -> None:
     table = tomllib.loads(FULL)
@@ -750,3 +758,9 @@ def test_each_suite_is_called_what_its_file_is_called() -> None:
     assert {"accuracy", "segments"} <= set(registry.names("pruneproof.suites"))
     for name in registry.names("pruneproof.suites"):
         assert policy.suite(name).name == name
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_an_audit_whose_folder_would_be_another_is_refused(name: str) -> None:
+    error = error_of(FULL.replace('name = "card-fraud"', f'name = "{name}"', 1))
+    assert "audit.name" in error.cause
