@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from pruneproof import gates, inference, loading, outcomes, plan, policy, variants
+from pruneproof import checking, gates, inference, loading, outcomes, plan, policy, variants
+from pruneproof.checking import Loaded
 from pruneproof.errors import PruneProofError
 from pruneproof.estimates import Statistic
 from pruneproof.evidence import PLANS, GateRow, MeasurementRow, SubjectRow, VariantRow
 from pruneproof.hurt import hurt
 from pruneproof.isolation import deadline, importing_from, untouched_globals
-from pruneproof.loading import Loaded
 from pruneproof.outcomes import Examples, Predictions
 from pruneproof.policy import DENSE, PREVIOUS, Policy, VariantSpec
 from pruneproof.store import Store
@@ -223,7 +223,7 @@ class Engine:
             return loaded.examples.threshold
         subject = loaded.subject
         outputs = inference.forward(subject.model, loaded.subject.calibration, subject.batch_size)
-        return loading.chosen_threshold(loaded, inference.finite(outputs, "dense"))
+        return checking.chosen_threshold(loaded, inference.finite(outputs, "dense"))
 
     def _predict(self, name: str, model: torch.nn.Module) -> None:
         subject = self.loaded.subject
@@ -257,7 +257,7 @@ class Engine:
         """An imported model may answer with other classes than the subject's."""
         subject = self.loaded.subject
         first, _ = next(inference.batches(subject.test, 2))
-        sample = loading.replace_inputs(subject.test, first)
+        sample = checking.replace_inputs(subject.test, first)
         want = self.store.kept(DENSE).shape[1]
         have = inference.forward(built.model, sample, 2).shape[1]
         if have != want:

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 
 from pruneproof import digests, inference, loading, plan, profile, prunable, pruning, selfcheck
+from pruneproof.checking import Loaded
 from pruneproof.errors import PruningError
 from pruneproof.evidence import SelfCheck, VariantRow
-from pruneproof.loading import Loaded
 from pruneproof.policy import Policy, VariantSpec
 from pruneproof.subject import Data, Inputs, Subject
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pruneproof import digests, loading, policy, policy_file, profile, variants
+from pruneproof import checking, digests, loading, policy, policy_file, profile, variants
 from pruneproof.errors import PruneProofError, SubjectError
 from pruneproof.subject import Data, Subject
 
@@ -43,7 +43,7 @@ def binary(**changes: Any) -> Subject:
 
 def refused(bad: Subject, columns: tuple[str, ...] | None = None) -> SubjectError:
     with pytest.raises(SubjectError) as caught:
-        loading.check(bad, columns)
+        checking.check(bad, columns)
     return said(caught.value)
 
 
@@ -180,7 +180,7 @@ def test_a_bad_subject_is_refused_by_name(name: str) -> None:
 
 def test_a_good_subject_is_summed_up() -> None:
     segments = pd.DataFrame({"region": ["n", "s"] * 20, "size": [1.0, 2.5, None, 1.0] * 10, "left": range(N)})
-    found = loading.check(
+    found = checking.check(
         subject(
             test=data(segments=segments, ids=[f"t{i}" for i in range(N)]),
             calibration=Data(X[:7], Y[:7]),
@@ -208,36 +208,36 @@ def test_a_good_subject_is_summed_up() -> None:
     ids=["tensor", "column", "array", "list", "series", "bytes", "floats"],
 )
 def test_targets_come_in_many_forms(targets: Any) -> None:
-    assert loading.check(subject(test=data(targets=targets))).examples.targets.tolist() == Y.tolist()
+    assert checking.check(subject(test=data(targets=targets))).examples.targets.tolist() == Y.tolist()
 
 
 @pytest.mark.parametrize("target", [int, torch.tensor, float])
 def test_a_dataset_brings_its_own_targets(target: Callable[[int], Any]) -> None:
-    found = loading.check(subject(test=Data(Dataset(lambda i: (X[i], target(i % 3))))))
+    found = checking.check(subject(test=Data(Dataset(lambda i: (X[i], target(i % 3))))))
     assert found.examples.targets.tolist() == Y.tolist()
 
 
 @pytest.mark.parametrize("width", [1, 2])
 def test_one_logit_or_two_are_a_binary_task(width: int) -> None:
-    found = loading.check(binary(model=nn.Linear(6, width)))
+    found = checking.check(binary(model=nn.Linear(6, width)))
     assert found.examples.facts.task == "binary"
     assert found.examples.facts.classes == ("0", "1")
 
 
 def test_regression_keeps_its_numbers() -> None:
-    found = loading.check(binary(task="regression", test=data(targets=Y - 0.25)))
+    found = checking.check(binary(task="regression", test=data(targets=Y - 0.25)))
     assert found.examples.facts.classes == ()
     assert found.examples.targets.tolist() == (Y - 0.25).tolist()
 
 
 def test_missing_values_are_allowed_where_the_subject_says_so() -> None:
     model = Answer(lambda x: torch.nan_to_num(x)[:, :3])
-    loading.check(subject(model=model, test=data(inputs=spoilt(3, NAN)), allow_missing=True))
+    checking.check(subject(model=model, test=data(inputs=spoilt(3, NAN)), allow_missing=True))
 
 
 @pytest.mark.parametrize("threshold", [0.25, np.float64(0.25), np.float32(0.25)])
 def test_a_threshold_is_kept_whatever_kind_of_number_it_is(threshold: Any) -> None:
-    found = loading.check(binary(threshold=threshold)).examples.threshold
+    found = checking.check(binary(threshold=threshold)).examples.threshold
     assert type(found) is float
     assert found == 0.25
 
@@ -245,7 +245,7 @@ def test_a_threshold_is_kept_whatever_kind_of_number_it_is(threshold: Any) -> No
 def test_an_imported_checkpoint_is_not_needed_to_check_and_the_model_is_left_alone() -> None:
     model = networks.seeded(networks.cnn).train()
     before = digests.of_model(model)
-    loading.check(subject(model=model, test=data(inputs=networks.batch(N, 3, 8, 8))))
+    checking.check(subject(model=model, test=data(inputs=networks.batch(N, 3, 8, 8))))
     assert digests.of_model(model) == before
     assert all(module.training for module in model.modules())
 
@@ -276,19 +276,19 @@ def test_a_column_of_more_than_two_hundred_values_is_refused() -> None:
     x = networks.batch(201, 6)
     many = subject(test=Data(x, torch.zeros(201), segments=pd.DataFrame({"amount": range(201)})))
     assert "segment column 'amount' has 201 values" in refused(many, ("amount",)).cause
-    loading.check(many, ())
-    loading.check(subject(test=Data(x, torch.zeros(201), segments=pd.DataFrame({"amount": [0, *range(200)]}))))
+    checking.check(many, ())
+    checking.check(subject(test=Data(x, torch.zeros(201), segments=pd.DataFrame({"amount": [0, *range(200)]}))))
 
 
 def test_large_codes_that_differ_stay_apart_though_nulls_made_them_floats() -> None:
     codes = [1234567.0, 1234568.0, None, 0.1] * 10
-    found = loading.check(subject(test=data(segments=pd.DataFrame({"branch": codes}))))
+    found = checking.check(subject(test=data(segments=pd.DataFrame({"branch": codes}))))
     assert set(found.examples.facts.segments["branch"]) == {"1234567", "1234568", "(missing)", "0.1"}
 
 
 def test_segments_are_taken_by_row_whatever_their_index() -> None:
     frame = pd.DataFrame({"a": ["first", *["x"] * 39]}, index=range(100, 60, -1))
-    assert loading.check(subject(test=data(segments=frame))).examples.segments["a"][0] == "first"
+    assert checking.check(subject(test=data(segments=frame))).examples.segments["a"][0] == "first"
 
 
 def test_data_digests_say_what_the_data_are_and_not_how_they_are_read() -> None:
@@ -483,7 +483,7 @@ def test_a_checkpoint_that_cannot_be_read_is_refused(content: bytes | None, fold
 
 
 def test_an_imported_variant_has_a_row_of_its_own(folder: Path) -> None:
-    loaded = loading.check(subject())
+    loaded = checking.check(subject())
     other = networks.seeded(networks.mlp)
     with torch.no_grad():
         other.get_parameter("0.weight").zero_()
@@ -500,7 +500,7 @@ def test_an_imported_variant_has_a_row_of_its_own(folder: Path) -> None:
 
 
 def test_a_pruned_variant_has_a_plan_and_checks_that_passed(folder: Path) -> None:
-    loaded, wanted = loading.check(subject()), asked(folder)
+    loaded, wanted = checking.check(subject()), asked(folder)
     built = variants.build(policy.variants(wanted)[0], loaded, wanted)
     variants.verified(built.row)
     assert built.plan is not None
@@ -525,9 +525,9 @@ def test_the_chosen_threshold_is_the_best_of_all(metric: str) -> None:
     targets = generator.integers(0, 2, 60)
     logits = generator.normal(targets * 1.5, 1.5)[:, None]
     calibration = Data(torch.zeros(60, 6), targets)
-    loaded = loading.check(binary(threshold=metric, calibration=calibration))
+    loaded = checking.check(binary(threshold=metric, calibration=calibration))
     assert loaded.examples.threshold is None
-    chosen = loading.chosen_threshold(loaded, logits)
+    chosen = checking.chosen_threshold(loaded, logits)
     assert chosen is not None
     probabilities = 1 / (1 + np.exp(-logits[:, 0]))
     score = f1_score if metric == "f1" else balanced_accuracy_score
@@ -536,14 +536,14 @@ def test_the_chosen_threshold_is_the_best_of_all(metric: str) -> None:
 
 
 def test_a_calibration_set_that_cannot_choose_a_threshold_is_refused() -> None:
-    one_class = loading.check(binary(threshold="f1", calibration=Data(X, torch.zeros(N))))
+    one_class = checking.check(binary(threshold="f1", calibration=Data(X, torch.zeros(N))))
     with pytest.raises(SubjectError, match="one class only"):
-        loading.chosen_threshold(one_class, np.arange(float(N))[:, None])
-    both = loading.check(binary(threshold="f1", calibration=data(targets=Y % 2)))
+        checking.chosen_threshold(one_class, np.arange(float(N))[:, None])
+    both = checking.check(binary(threshold="f1", calibration=data(targets=Y % 2)))
     with pytest.raises(SubjectError, match="the same score"):
-        loading.chosen_threshold(both, np.zeros((N, 1)))
+        checking.chosen_threshold(both, np.zeros((N, 1)))
 
 
 def test_a_given_threshold_needs_no_calibration() -> None:
-    assert loading.chosen_threshold(loading.check(binary(threshold=0.3)), np.zeros((N, 1))) == 0.3
-    assert loading.chosen_threshold(loading.check(binary()), np.zeros((N, 1))) is None
+    assert checking.chosen_threshold(checking.check(binary(threshold=0.3)), np.zeros((N, 1))) == 0.3
+    assert checking.chosen_threshold(checking.check(binary()), np.zeros((N, 1))) is None
