@@ -15,6 +15,7 @@ import torch
 from pruneproof import digests, inference
 from pruneproof.errors import MeasurementError, SubjectError
 from pruneproof.outcomes import Examples, Floats
+from pruneproof.plan import copied
 from pruneproof.subject import Data, Subject
 from pruneproof.suite import Facts, Task
 
@@ -99,7 +100,7 @@ def _probe(subject: Subject) -> Floats:
     """The model's outputs for the first examples: shows what it returns."""
     first, _ = next(inference.batches(subject.test, min(4, subject.batch_size)))
     try:
-        return inference.forward(subject.model, replace_inputs(subject.test, first), 4)
+        return inference.forward(copied(subject.model), replace_inputs(subject.test, first), 4)
     except MeasurementError as error:
         raise SubjectError(f"the dense model does not fit its test set: {error.cause}", error.remedy) from error
 

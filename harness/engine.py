@@ -155,7 +155,7 @@ class Engine:
             PruneProofError: it cannot be built.
         """
         if name == DENSE:
-            return self.loaded.subject.model
+            return variants.dense(self.loaded).model
         with self._guarded():
             built = variants.build(self._specs[name], self.loaded, self.asked)
         variants.verified(built.row)
@@ -204,7 +204,7 @@ class Engine:
             loaded = self.loaded
             built = variants.dense(loaded) if source is None else variants.previous(loaded, self.asked, source)
             self._predict(name, built.model)
-            threshold = self._chosen_threshold() if source is None else self.threshold
+            threshold = self._chosen_threshold(built.model) if source is None else self.threshold
             examples = replace(loaded.examples, threshold=threshold)
             said = Predictions(self.store.kept(name), examples.facts, threshold)
             dense = Predictions(self.store.kept(DENSE), examples.facts, threshold)
@@ -217,12 +217,12 @@ class Engine:
         found = self._try(f"measuring {name}", work)
         return {"error": dict(found)} if "cause" in found else dict(found)
 
-    def _chosen_threshold(self) -> float | None:
+    def _chosen_threshold(self, dense: torch.nn.Module) -> float | None:
         loaded = self.loaded
         if not isinstance(loaded.subject.threshold, str) or loaded.subject.calibration is None:
             return loaded.examples.threshold
         subject = loaded.subject
-        outputs = inference.forward(subject.model, loaded.subject.calibration, subject.batch_size)
+        outputs = inference.forward(dense, loaded.subject.calibration, subject.batch_size)
         return checking.chosen_threshold(loaded, inference.finite(outputs, "dense"))
 
     def _predict(self, name: str, model: torch.nn.Module) -> None:

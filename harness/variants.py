@@ -28,8 +28,9 @@ class Built:
 
 
 def dense(loaded: Loaded) -> Built:
-    """The subject's own model, not a copy."""
-    return Built(loaded.subject.model, _row("dense", "dense", loaded, loaded.subject.model, None))
+    """A copy of the subject's model: even a forward pass may change a model's state."""
+    model = plan.copied(loaded.subject.model)
+    return Built(model, _row("dense", "dense", loaded, model, None))
 
 
 def previous(loaded: Loaded, asked: Policy, source: str) -> Built:
@@ -53,7 +54,9 @@ def build(spec: VariantSpec, loaded: Loaded, asked: Policy) -> Built:
     assert spec.ratio is not None
     made = pruning.plan(spec.recipe, spec.ratio, subject.model, _first(subject, 2), asked.audit.seed)
     variant = plan.apply(made, subject.model)
-    checks = selfcheck.checks(made, subject.model, variant, Data(_first(subject, SAMPLE)), asked.audit.seed)
+    checks = selfcheck.checks(
+        made, plan.copied(subject.model), variant, Data(_first(subject, SAMPLE)), asked.audit.seed
+    )
     row = _row(spec.name, "pruned", loaded, variant, made.tensors).model_copy(
         update={
             "recipe": dict(made.recipe),

@@ -332,3 +332,19 @@ def test_segments_that_were_joined_are_listed_among_the_limitations(tiny: Tiny, 
     sizes = {row.segment["region"]: row.n for row in found.gates if row.segment and row.variant == "mag@0.3"}
     assert sizes["other"] == 45
     assert sum(sizes.values()) == 400
+
+
+def test_a_model_that_counts_its_calls_is_still_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
+    counting = (
+        conftest.SUBJECT.replace("return self.body(x)", "self.body[0].bias.data += 1e-3; return self.body(x)")
+        .replace("model=model()", "model=KEPT")
+        .replace("def data():", "KEPT = model()\n\n\ndef data():")
+    )
+    folder = tmp_path / "counting"
+    path = tiny(folder, subject=counting)
+    pruneproof.audit(path)
+    import sys
+
+    kept = sys.modules["tiny_subject"].KEPT
+    assert Path(sys.modules["tiny_subject"].__file__ or "").parent == folder
+    assert torch.equal(kept.body[0].bias, sys.modules["tiny_subject"].model().body[0].bias)

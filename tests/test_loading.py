@@ -510,7 +510,7 @@ def test_a_pruned_variant_has_a_plan_and_checks_that_passed(folder: Path) -> Non
     )
     assert [check.id for check in built.row.self_checks] == ["V1", "V8", "V4", "V1b", "V3", "V7"]
     dense = variants.dense(loaded)
-    assert dense.model is loaded.subject.model
+    assert dense.model is not loaded.subject.model
     assert set(dense.row.sparsity.values()) == {0.0}
 
 
