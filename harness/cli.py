@@ -15,6 +15,7 @@ from rich.text import Text
 
 from pruneproof.errors import EvidenceError, PruneProofError, UsageError
 
+INTERRUPTED = 2
 INTERNAL_ERROR = 3
 USAGE_ERROR = 4
 
@@ -27,29 +28,33 @@ DEFAULT_OUT = Path("pruneproof-report")
 
 def main() -> None:
     """Entry point: every error a person can cause is two lines, never a traceback."""
+    sys.exit(_code())
+
+
+def _code() -> int:
     try:
         code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        return code if isinstance(code, int) else 0
     except PruneProofError as error:
-        _say_error(error)
-        sys.exit(USAGE_ERROR if isinstance(error, UsageError | EvidenceError) else 1)
+        _say(f"error: {error.cause}", error.remedy)
+        return USAGE_ERROR if isinstance(error, UsageError | EvidenceError) else 1
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: nothing is released", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
-    except SystemExit:
-        raise
-    except Exception as error:
+        _say("interrupted: nothing is released")
+        return INTERRUPTED
+    except (Exception, SystemExit) as error:
         if hasattr(error, "format_message"):  # the command line's own complaint about its arguments
-            print(f"error: {error.format_message()}\n  see: pruneproof --help", file=sys.stderr)  # noqa: T201
-            sys.exit(USAGE_ERROR)
-        print(f"internal error: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
-        print("  this is a bug in PruneProof; please report it with these lines:", file=sys.stderr)  # noqa: T201
+            _say(f"error: {error.format_message()}", "see: pruneproof --help")
+            return USAGE_ERROR
+        _say(
+            f"internal error: {type(error).__name__}: {error}",
+            "this is a bug in PruneProof; please report it with these lines:",
+        )
         traceback.print_exc()
-        sys.exit(INTERNAL_ERROR)
+        return INTERNAL_ERROR
 
 
-def _say_error(error: PruneProofError) -> None:
-    print(f"error: {error.cause}\n  {error.remedy}", file=sys.stderr)  # noqa: T201
+def _say(*lines: str) -> None:
+    print("\n  ".join(lines), file=sys.stderr)  # noqa: T201
 
 
 @app.callback(invoke_without_command=True)

@@ -311,7 +311,9 @@ class Engine:
                 return work()
         except PruneProofError as error:
             return {"cause": error.cause, "remedy": error.remedy}
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # sys.exit() or pytest.skip() in a user's model must not end the audit well
             cause = f"{what}: {type(error).__name__}: {error}"
             return {
                 "cause": " ".join(cause.split()),

@@ -193,6 +193,9 @@ BAD_SUBJECTS = {
     "labels outside the classes": (_subject("> 0).long()", "> 0).long() * 5"), "outside the classes"),
     "NaN in the inputs": (_subject(RETURNED, f"inputs[3, 0] = float('nan'); {RETURNED}"), "example 3"),
     "infinity in the outputs": (_subject("self.body(x)", "self.body(x) / 0"), "NaN or infinity"),
+    "a model that leaves the process": (_subject("return self.body(x)", "raise SystemExit(0)"), "SystemExit"),
+    "a load that leaves the process": ("import sys\nsys.exit(0 * {n})\n", "SystemExit"),
+    "a model that skips": (_subject("return self.body(x)", "import pytest; pytest.skip('later')"), "Skipped"),
     "an empty test set": (_subject(RETURNED, "return inputs[:0], targets[:0], None"), "empty"),
     "a segment column that is missing": (_subject('"region":', '"place":'), "no segment column 'region'"),
     "a segment column that is all null": (
