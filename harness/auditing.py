@@ -46,7 +46,9 @@ def audit(path: str | Path, *, out: str | Path | None = None, progress: Progress
         UsageError: ``out`` cannot be written; nothing was measured.
     """
     asked = policy_file.read(path)
-    folder = writable(Path(out)) if out is not None else None
+    folder = writable(Path(out).absolute()) if out is not None else None
+    if folder is not None:
+        discard(folder)
     shared = Path(tempfile.mkdtemp(prefix="pruneproof-"))
     try:
         engine = Engine(asked, Store(shared), progress)
@@ -67,6 +69,12 @@ def audit(path: str | Path, *, out: str | Path | None = None, progress: Progress
         return found
     finally:
         shutil.rmtree(shared, ignore_errors=True)
+
+
+def discard(folder: Path) -> None:
+    """Takes away the evidence and report of an earlier run, so that they never stand for one that did not end."""
+    for name in (records.FILE, "report.html"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def could_write(folder: Path) -> None:

@@ -18,6 +18,7 @@ from pruneproof.errors import EvidenceError, PruneProofError, UsageError
 INTERRUPTED = 2
 INTERNAL_ERROR = 3
 USAGE_ERROR = 4
+SHOWN_PROBLEMS = 20
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -210,7 +211,7 @@ def verify(
     from pruneproof.verdicts import releases
 
     problems = verifying.verify(evidence, policy)
-    for problem in problems:
+    for problem in problems[:SHOWN_PROBLEMS]:
         typer.echo(f"✗ {problem}")
     if problems:
         typer.echo(f"NOT VERIFIED: {len(problems)} contradictions; do not rely on this evidence")

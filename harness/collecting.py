@@ -193,6 +193,7 @@ def conclude(controller: Controller, session: pytest.Session) -> None:
     config = controller.config
     words = [json.loads(file.read_text("utf-8")) for file in sorted(run_folder(config).glob(f"*/{WORD}"))]
     several = sum(word.get("items", 0) > 0 for word in words) > 1
+    names: set[str] = set()
     for word in words:
         path = Path(word["path"])
         shown = _shown(config, path)
@@ -205,7 +206,7 @@ def conclude(controller: Controller, session: pytest.Session) -> None:
         else:
             controller.audited = True
             try:
-                _conclude_one(controller, session, path, several)
+                _conclude_one(controller, session, path, several, names)
             except PruneProofError as error:
                 controller.summary += [f"pruneproof: {shown}: {error.cause}", f"  {error.remedy}"]
                 worsen(session, pytest.ExitCode.INTERNAL_ERROR)
@@ -224,7 +225,7 @@ def _shown(config: pytest.Config, path: Path) -> Path:
     return path.relative_to(config.rootpath) if path.is_relative_to(config.rootpath) else path
 
 
-def _conclude_one(controller: Controller, session: pytest.Session, path: Path, several: bool) -> None:
+def _conclude_one(controller: Controller, session: pytest.Session, path: Path, several: bool, names: set[str]) -> None:
     from pruneproof.auditing import assemble, writable, write
 
     config = controller.config
@@ -234,7 +235,11 @@ def _conclude_one(controller: Controller, session: pytest.Session, path: Path, s
     ran = [(row.variant, row.id) for row in rows if row.suite != "tests"]
     found = assemble(engine, ran, [row for row in rows if row.suite == "tests"])
     out = Path(config.getoption("pruneproof_out"))
-    folder = writable(out / found.audit.name if several else out)
+    name = found.audit.name
+    if name in names:  # two audits of one name: neither may overwrite the other's evidence
+        name = f"{name}-{found.policy.sha256[:8]}"
+    names.add(name)
+    folder = writable(out / name if several else out)
     found = write(engine, found, folder)
     controller.summary += closing(found, folder)
     if exit_code(found.verdict, found.policy.inconclusive):

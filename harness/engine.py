@@ -204,6 +204,8 @@ class Engine:
             loaded = self.loaded
             built = variants.dense(loaded) if source is None else variants.previous(loaded, self.asked, source)
             self._predict(name, built.model)
+            if loaded.examples.facts.task != "regression":
+                inference.logits(self.store.kept(name))
             threshold = self._chosen_threshold(built.model) if source is None else self.threshold
             examples = replace(loaded.examples, threshold=threshold)
             said = Predictions(self.store.kept(name), examples.facts, threshold)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruneproof import auditing, digests, loading, plan, policy_file, profile
+from pruneproof import auditing, digests, loading, plan, policy_file, profile, verifying
 from pruneproof import evidence as records
 from pruneproof.errors import EvidenceError, UsageError
 from pruneproof.evidence import Evidence, VariantRow
@@ -36,6 +36,9 @@ def export(source: Path, name: str, out: Path, policy_path: Path | None = None, 
         SubjectError: the subject cannot be loaded.
     """
     found = records.read(source)
+    problems = verifying.verify(source)
+    if problems:
+        raise EvidenceError(f"the evidence contradicts itself: {problems[0]}", "run the audit again")
     row = _row(found, name, force)
     asked = policy_file.read(policy_path or _recorded(found, source))
     if asked.sha256 != found.policy.sha256:

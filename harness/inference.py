@@ -151,6 +151,24 @@ def _as_rows(output: torch.Tensor, n: int) -> Floats:
     return np.asarray(output.detach().to("cpu", torch.float64 if wide else torch.float32).numpy())
 
 
+def logits(outputs: Floats) -> Floats:
+    """``outputs`` of a classifier, which are not probabilities: a sigmoid or softmax on top of them would be
+    a second one, and every threshold, ranking and calibration figure wrong.
+
+    Raises:
+        MeasurementError: all lie in [0, 1], and every row sums to 1 or, with one output an example, they span it.
+    """
+    inside = bool((outputs >= 0).all() and (outputs <= 1).all())
+    spans = outputs.shape[1] == 1 and outputs.min() < 0.05 and outputs.max() > 0.95
+    sums = outputs.shape[1] > 1 and np.allclose(outputs.sum(axis=1, dtype=np.float64), 1, atol=1e-3)
+    if inside and (spans or sums):
+        raise MeasurementError(
+            f"the model returns probabilities: all {len(outputs)} examples have outputs in [0, 1]",
+            "return logits: wrap a model that ends in a sigmoid or softmax and return torch.logit(p) or torch.log(p)",
+        )
+    return outputs
+
+
 def finite(outputs: Floats, who: str) -> Floats:
     """``outputs``, all finite.
 

@@ -75,7 +75,7 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
             module.training = training
 
 
-class _Interrupt(BaseException):
+class Interrupt(BaseException):
     """Not an ``Exception``, so that a user's ``except Exception`` does not swallow it."""
 
 
@@ -94,7 +94,7 @@ def deadline(seconds: float, what: str) -> Iterator[None]:
     try:
         with start(seconds, fired):
             yield
-    except _Interrupt:
+    except Interrupt:
         if not fired.is_set():
             raise  # the deadline of an outer block
         raise TaskTimeout(
@@ -116,7 +116,7 @@ def _has_alarm(seconds: float) -> bool:
 def _signal_alarm(seconds: float, fired: threading.Event) -> Iterator[None]:
     def stop(signum: int, frame: object) -> None:
         fired.set()
-        raise _Interrupt
+        raise Interrupt
 
     start = time.monotonic()
     previous = signal.signal(signal.SIGALRM, stop)
@@ -138,7 +138,7 @@ def _thread_alarm(seconds: float, fired: threading.Event) -> Iterator[None]:
 
     def stop() -> None:
         fired.set()
-        _interrupt(target, _Interrupt)
+        _interrupt(target, Interrupt)
 
     timer = threading.Timer(seconds, stop)
     timer.daemon = True

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from pruneproof import checking, policy
 from pruneproof.errors import PruneProofError, SubjectError
-from pruneproof.isolation import importing_from
+from pruneproof.isolation import Interrupt, importing_from
 from pruneproof.plan import copied
 from pruneproof.policy import Policy
 from pruneproof.subject import Subject
@@ -65,7 +65,9 @@ def _called(reference: str, folder: Path) -> Any:
         missing = error.name or name
         remedy = f"the policy's folder comes first on the import path: is there a {missing.split('.')[0]}.py beside it?"
         raise SubjectError(f"load = '{reference}': no module named '{missing}'", remedy) from None
-    except (Exception, SystemExit) as error:  # a script without a main guard exits
+    except (KeyboardInterrupt, Interrupt):
+        raise
+    except BaseException as error:  # a script without a main guard exits, a test module skips
         raise SubjectError(
             f"load = '{reference}': importing '{name}' raised {type(error).__name__}: {error}", "mend that module"
         ) from error
@@ -82,7 +84,9 @@ def _called(reference: str, folder: Path) -> Any:
         return found()
     except PruneProofError:
         raise
-    except (Exception, SystemExit) as error:
+    except (KeyboardInterrupt, Interrupt):
+        raise
+    except BaseException as error:
         raise SubjectError(
             f"load = '{reference}' raised {type(error).__name__}: {error}", "make it run by itself in Python first"
         ) from error

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,16 +84,12 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def _looks_like_policy(path: Path) -> bool:
-    """Other tools have files of this name; one that was not named has to look like ours."""
-    return _holds(path, "[subject]", "[[prune]]", "[suites", "[[variant]]")
-
-
-def _holds(path: Path, *tables: str) -> bool:
+    """Other tools have files of this name. One that was not named is left alone only when it parses as theirs."""
     try:
-        text = path.read_text("utf-8", errors="replace")
-    except OSError:
-        return False
-    return any(table in text for table in tables)
+        table = tomllib.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not table or bool(set(table) & {"audit", "subject", "suites", "prune", "variant"})
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -125,8 +122,9 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attaches gate rows as one JSON string: xdist exits 0 when a failing report carries anything richer."""
     report = yield
-    if report.when == "call" and MADE in item.stash:
+    if item.stash.get(MADE, []):
         report.pruneproof = json.dumps(item.stash[MADE])  # type: ignore[attr-defined]
+        item.stash[MADE] = []  # a fixture may make more in its set-up or teardown
     if report.skipped and STATUS in item.stash:
         report.pruneproof_status = item.stash[STATUS]  # type: ignore[attr-defined]
     return report

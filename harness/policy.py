@@ -27,10 +27,11 @@ RESERVED = (DENSE, PREVIOUS, "segment")
 """Names that no imported variant may have: the comparators', and that of the segments in ``outcomes.parquet``."""
 
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=100)]
 Confidence = Annotated[float, Field(gt=0.5, lt=1)]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
+Words = Annotated[str, Field(pattern=r"\S")]
 REFERENCE = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
 Reference = Annotated[str, Field(pattern=f"^{REFERENCE}$")]
 
@@ -165,8 +166,8 @@ class Waiver(Record):
     variant: Text
     observed_max: float
     """The worst value that is still accepted (the smallest, for a ``min`` gate)."""
-    reason: Text
-    approved_by: Text
+    reason: Words
+    approved_by: Words
     expires: datetime.date
 
 

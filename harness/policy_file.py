@@ -174,6 +174,8 @@ class _Reader:
             low = metric.low if key in ("min", "max") else -1.0
             if not low <= value <= 1.0:
                 self._fail(where, f"expected a share in [{low:g}, 1], got {value:g}", "write 90 % as 0.90")
+            if value == (low if key == "min" else 1.0):
+                self._fail(where, f"{key} = {value:g} could never fail", "set a limit that means something")
 
     def _coherent(self, policy: Policy) -> None:
         self._unique_names(policy)
@@ -215,6 +217,7 @@ class _Reader:
 
     def _waivers(self, policy: Policy, every: Mapping[str, VariantSpec], specs: tuple[GateSpec, ...]) -> None:
         families = {spec.stem: spec.metric.family for spec in specs}
+        shares = {spec.stem for spec in specs if spec.metric.unit == "share" and spec.key != "max_ratio"}
         families |= {f"tests/{name}:{key}": None for name in policy.tests.required for key in ("min", "max")}
         seen: set[tuple[str, str]] = set()
         for position, waiver in enumerate(policy.waivers):
@@ -224,6 +227,9 @@ class _Reader:
             if bool(member) != bool(families[stem]):
                 form = f"{stem}[column=value]" if families[stem] else stem
                 self._fail(("waivers", position, "gate"), f"no gate {waiver.gate!r}", f"write {form}")
+            if stem in shares and not -1 < waiver.observed_max < 1:
+                where = ("waivers", position, "observed_max")
+                self._fail(where, f"{waiver.observed_max:g} is no limit for a share", "name the worst value you accept")
             if waiver.variant not in every:
                 self._fail(
                     ("waivers", position, "variant"), f"no variant {waiver.variant!r}", offer(waiver.variant, every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,8 +118,13 @@ class Audited:
             raise ValueError(f"this test made a gate '{name}' already")
         self._made.add(name)
         asked = self._engine.asked
-        if count is not None and n is not None and not 0 <= int(count) <= int(n):
-            raise ValueError(f"count {count} is not between 0 and n = {n}")
+        if count is not None and n is not None and not (_whole(count) and _whole(n) and 0 <= int(count) <= int(n)):
+            raise ValueError(f"count {count} and n {n} are not whole numbers with 0 <= count <= n")
+        limits = [number for number in (min, max, value) if number is not None]
+        if any(isinstance(number, str) or not math.isfinite(float(number)) for number in limits):
+            raise ValueError(f"limit and value have to be finite numbers, not {limits}")
+        if count is not None and not 0 < limits[0] < 1:
+            raise ValueError(f"a limit of {limits[0]} on a share could never fail, or never pass")
         estimate = (
             gates.counted(int(count), int(n)) if count is not None and n is not None else Exact(float(value or 0))
         )
@@ -145,6 +151,10 @@ class Audited:
         if failed:
             pytest.fail("\n".join(terminal.explanation(row, reproducing(self._item))), pytrace=False)
         return row
+
+
+def _whole(number: Any) -> bool:
+    return float(number).is_integer()
 
 
 def audited(request: pytest.FixtureRequest) -> Audited:

@@ -46,6 +46,11 @@ def build(spec: VariantSpec, loaded: Loaded, asked: Policy) -> Built:
         PruningError, SubjectError: it cannot be built.
     """
     subject = loaded.subject
+    if digests.of_model(subject.model) != loaded.model_digest:
+        raise PruningError(
+            "the dense model was changed since it was loaded, by the subject's own code",
+            "let every function that loads a model build a model of its own",
+        )
     if spec.imported is not None:
         source = spec.imported.load or spec.imported.checkpoint or ""
         found = loading.model(source, subject, asked.folder)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pruneproof import auditing, digests, gates, outcomes, plan, policy, policy_file
 from pruneproof import evidence as records
 from pruneproof.engine import measure, measurement_rows
 from pruneproof.errors import PolicyError, PruneProofError
 from pruneproof.estimates import Proportion
-from pruneproof.evidence import Evidence, GateRow
+from pruneproof.evidence import Evidence, GateRow, Row
 from pruneproof.outcomes import Examples, Predictions
 from pruneproof.policy import DENSE, Policy
 from pruneproof.suite import Facts
@@ -54,6 +55,9 @@ def _policy(found: Evidence, asked: Policy, against: Path | None) -> Iterator[st
         yield f"the policy's text has digest {asked.sha256[:12]}…, recorded is {found.policy.sha256[:12]}…"
     if list(policy.candidates(asked)) != found.policy.candidates:
         yield "the candidates are not those that the policy puts up for release"
+    stands = (found.audit.name, found.audit.seed, found.policy.inconclusive, found.subject.load)
+    if stands != (asked.audit.name, asked.audit.seed, asked.audit.inconclusive, asked.subject.load):
+        yield "name, seed, subject or the treatment of inconclusive gates are not those of the policy"
     if against is not None:
         other = policy_file.read(against)
         if other.sha256 != found.policy.sha256:
@@ -61,6 +65,8 @@ def _policy(found: Evidence, asked: Policy, against: Path | None) -> Iterator[st
 
 
 def _files(found: Evidence, folder: Path) -> Iterator[str]:
+    if found.measurements and records.OUTCOMES not in found.digests:
+        yield f"the digest of {records.OUTCOMES} is not recorded"
     for name, digest in found.digests.items():
         path = folder / Path(name).name
         if not path.exists():
@@ -77,6 +83,11 @@ def _files(found: Evidence, folder: Path) -> Iterator[str]:
             continue
         if plan.digest(stored) != row.plan_sha256:
             yield f"the plan of {row.name} was changed after the audit: its digest differs"
+        if stored.model != found.subject.model_sha256:
+            yield f"the plan of {row.name} is for another model than the subject's"
+        plans = (dict(stored.recipe), stored.ratio, stored.removed, stored.units, list(stored.left_whole))
+        if plans != (row.recipe, row.requested_ratio, row.units_removed, row.units, row.left_whole):
+            yield f"{row.name}: what is recorded of its plan is not what the plan says"
 
 
 def _derived(found: Evidence, asked: Policy, folder: Path) -> list[str]:
@@ -113,18 +124,17 @@ def _examples(examples: Examples, facts: Facts) -> Iterator[str]:
 
 def _measurements(found: Evidence, asked: Policy, examples: Examples, said: Mapping[str, Predictions]) -> Iterator[str]:
     recorded = {(r.variant, r.suite, r.metric, str(r.segment)): r for r in found.measurements}
+    if len(recorded) < len(found.measurements):
+        yield "a measurement is recorded twice"
     for name, predictions in said.items():
         if name not in {row.name for row in found.variants}:
             yield f"outcomes hold '{name}', which the evidence does not name"
             continue
         measured = measure(asked, name, examples, predictions, said[DENSE])
         for row in measurement_rows(asked, name, measured):
-            key = (row.variant, row.suite, row.metric, str(row.segment))
-            other = recorded.pop(key, None)
-            if other is None:
-                yield f"{name}: {row.suite}/{row.metric} {row.segment or ''} is not in the evidence"
-            elif not _close(row.value, other.value) or row.n != other.n:
-                yield f"{name}: {row.suite}/{row.metric} {row.segment or ''} is {row.value}, recorded {other.value}"
+            other = recorded.pop((row.variant, row.suite, row.metric, str(row.segment)), None)
+            what = f"{name}: {row.suite}/{row.metric} {row.segment or ''}".rstrip()
+            yield from _differences(what, row, other)
     for key in recorded:
         yield f"{key[0]}: {key[1]}/{key[2]} is recorded, but does not follow from the outcomes"
 
@@ -159,39 +169,71 @@ def _compared(
     problems = []
     rows = []
     recorded = {(row.variant, row.id): row for row in found.gates}
+    if len(recorded) < len(found.gates):
+        problems.append("a gate is recorded twice")
     candidates = policy.candidates(asked)
     for spec in policy.variants(asked):
         for gate in gates.for_variant(expansion, spec):
-            key = (spec.name, gate.id)
-            row = recorded.pop(key, None)
+            row = recorded.pop((spec.name, gate.id), None)
+            derived = expected.get((spec.name, gate.id))
             if row is None:
-                problems.append(f"{key[0]}: gate {key[1]} of the policy is not in the evidence")
-                continue
-            derived = expected.get(key)
-            if derived is None and row.verdict not in (Verdict.ERROR, Verdict.NOT_RUN):
-                problems.append(f"{key[0]}: {key[1]} is recorded {row.verdict}, but there are no outcomes for it")
-            if derived is None or row.verdict is Verdict.NOT_RUN:
-                rows.append(row.model_copy(update={"candidate": spec.name in candidates}))
-            else:
+                problems.append(f"{spec.name}: gate {gate.id} of the policy is not in the evidence")
+            elif derived is not None and row.verdict is not Verdict.NOT_RUN:
                 rows.append(derived)
-    for key, row in recorded.items():
-        if row.suite != "tests":
-            problems.append(f"{key[0]}: gate {key[1]} is recorded, but the policy has none such")
-        else:
-            rows.append(_from_test(row))
+            elif row.verdict in (Verdict.ERROR, Verdict.NOT_RUN):
+                bare = gates.row(gate, spec.name, spec.name in candidates, row.verdict, row.reason)
+                rows.append(derived.model_copy(update=_not_run(row)) if derived else bare)
+            else:
+                problems.append(f"{spec.name}: {gate.id} is recorded {row.verdict}, but there are no outcomes for it")
+                rows.append(row)
+    made = [_from_test(row) for row in recorded.values() if row.suite == "tests"]
+    problems += [
+        f"{variant}: gate {gate} is recorded, but the policy has none such"
+        for (variant, gate), row in recorded.items()
+        if row.suite != "tests"
+    ]
     day = datetime.datetime.fromisoformat(found.audit.started).date()
-    made = [row for row in rows if row.suite == "tests"]
-    policys = [row for row in rows if row.suite != "tests"]
-    waived, _ = gates.waive([*policys, *auditing.test_rows(asked, made)], asked.waivers, day)
-    for row in waived:
-        problems += _difference(row, next((r for r in found.gates if (r.variant, r.id) == (row.variant, row.id)), None))
-    for variant in found.variants:
-        again = auditing.judged(variant, waived, asked)
-        if (again.verdict, again.candidate, again.released) != (variant.verdict, variant.candidate, variant.released):
-            problems.append(f"{variant.name} is recorded {variant.verdict}, its gates come to {again.verdict}")
-    if auditing.overall(waived) is not found.verdict:
-        problems.append(f"the verdict is recorded {found.verdict}, the gates come to {auditing.overall(waived)}")
+    judged, waivers = gates.waive([*rows, *auditing.test_rows(asked, made)], asked.waivers, day)
+    by_gate = {(row.variant, row.id): row for row in found.gates}
+    for row in judged:
+        problems += _differences(f"{row.variant}: {row.id}", row, by_gate.get((row.variant, row.id)), {"hurt"})
+    problems += _variants(found, judged, asked)
+    if [row.model_dump() for row in waivers] != [row.model_dump() for row in found.waivers]:
+        problems.append("the waivers, or what came of them, are not those of the policy")
+    if auditing.overall(judged) is not found.verdict:
+        problems.append(f"the verdict is recorded {found.verdict}, the gates come to {auditing.overall(judged)}")
+    if found.limitations != auditing.limitations(asked, judged, found.variants, found.measurements):
+        problems.append("the limitations are not those that follow")
     return problems
+
+
+def _not_run(row: GateRow) -> dict[str, object]:
+    return {"verdict": row.verdict, "reason": row.reason, "needed": row.needed}
+
+
+def _variants(found: Evidence, judged: list[GateRow], asked: Policy) -> Iterator[str]:
+    """Contradictions between the variants' rows and the policy, the gates, the plans."""
+    specs = {spec.name: spec for spec in policy.variants(asked)}
+    names = [row.name for row in found.variants if row.kind in ("pruned", "imported")]
+    if sorted(names) != sorted(specs):
+        yield f"the variants are {', '.join(names)}; the policy's are {', '.join(specs)}"
+    for row in found.variants:
+        if row.kind in ("dense", "previous"):
+            if row.name != row.kind or row.released or row.candidate:
+                yield f"{row.name} is recorded as {row.kind}, which is never up for release"
+            continue
+        again = auditing.judged(row, judged, asked)
+        if (again.verdict, again.candidate, again.released) != (row.verdict, row.candidate, row.released):
+            yield f"{row.name} is recorded {row.verdict}, its gates come to {again.verdict}"
+        spec = specs.get(row.name)
+        if spec is not None and row.error is None:
+            failed = [check.id for check in row.self_checks if not check.passed]
+            if row.kind == "pruned" and not row.self_checks:
+                yield f"{row.name} has a verdict, but no self-checks"
+            if failed:
+                yield f"{row.name} has a verdict, but its self-check {failed[0]} failed"
+            if spec.ratio != row.requested_ratio or (row.kind == "pruned") != (row.plan_sha256 is not None):
+                yield f"{row.name}: its recipe, ratio or plan are not those of the policy"
 
 
 def _from_test(row: GateRow) -> GateRow:
@@ -204,18 +246,22 @@ def _from_test(row: GateRow) -> GateRow:
     )  # fmt: skip
 
 
-def _difference(row: GateRow, recorded: GateRow | None) -> Iterator[str]:
+def _differences(what: str, derived: Row, recorded: Row | None, leaving: Collection[str] = ()) -> Iterator[str]:
+    """Each field in which a recorded row is not what follows; ``leaving`` out those that outcomes do not give."""
     if recorded is None:
-        yield f"{row.variant}: gate {row.id} is not in the evidence"
-    elif row.verdict is not recorded.verdict:
-        yield f"{row.variant}: {row.id} is recorded {recorded.verdict}, its measurements come to {row.verdict}"
-    elif not _close(row.value, recorded.value) or row.limit != recorded.limit or row.candidate != recorded.candidate:
-        yield f"{row.variant}: {row.id} is recorded with value {recorded.value}, its measurements give {row.value}"
-    elif not all(_close(a, b) for a, b in zip(row.interval or (), recorded.interval or (), strict=False)):
-        yield f"{row.variant}: {row.id} is recorded with interval {recorded.interval}, measured {row.interval}"
+        yield f"{what} is not in the evidence"
+        return
+    for field in sorted(set(type(derived).model_fields) - set(leaving)):
+        follows, stands = (row.model_dump(mode="json")[field] for row in (derived, recorded))
+        if not _same(follows, stands):
+            yield f"{what}: {field} is recorded as {stands}, what was measured gives {follows}"
 
 
-def _close(a: float | None, b: float | None) -> bool:
-    if a is None or b is None or math.isnan(a) or math.isnan(b):
-        return (a is None or math.isnan(a)) and (b is None or math.isnan(b))
-    return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, float) and isinstance(b, float | int):
+        return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return bool(a == b)

@@ -16,10 +16,10 @@ NAME = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_siz
 REFERENCE = st.sampled_from(["m:f", "bank.models:subject", "a_b.c:d.e"])
 TEXT = st.text(min_size=1, max_size=12)
 LIMIT = {
-    "min": st.floats(0, 1),
-    "max": st.floats(0, 1),
-    "max_drop": st.floats(-1, 1),
-    "max_rise": st.floats(-1, 1),
+    "min": st.floats(0, 1, exclude_min=True),
+    "max": st.floats(0, 1, exclude_max=True),
+    "max_drop": st.floats(-1, 1, exclude_max=True),
+    "max_rise": st.floats(-1, 1, exclude_max=True),
     "max_ratio": st.floats(0.001, 10),
 }
 
@@ -169,7 +169,7 @@ def _waivers(draw: st.DrawFn, suites: dict[str, Any], every: list[str]) -> list[
         {
             "gate": gate,
             "variant": variant,
-            "observed_max": draw(st.floats(-1e3, 1e3)),
+            "observed_max": draw(st.floats(-1, 1, exclude_min=True, exclude_max=True)),
             "reason": draw(TEXT),
             "approved_by": draw(TEXT),
             "expires": draw(st.dates()),

@@ -159,6 +159,17 @@ TAMPERINGS = {
     "a measurement": _better_number,
     "a variant's verdict": lambda table: table["variants"][2].update(verdict="PASS", released=True),
     "the verdict": lambda table: table.update(verdict="PASS"),
+    "an example count": _set_gate(0, n=10**6),
+    "a reason": _set_gate(4, reason="all fine"),
+    "a gate, by adding it once more": lambda table: table["gates"].append({**table["gates"][4], "verdict": "PASS"}),
+    "the limitations": lambda table: table.update(limitations=[]),
+    "a self-check": lambda table: table["variants"][1]["self_checks"][0].update(passed=False),
+    "the self-checks": lambda table: table["variants"][1].update(self_checks=[]),
+    "which model it was": lambda table: table["subject"].update(model_sha256="0" * 64),
+    "a measurement's interval": lambda table: table["measurements"][0].update(interval=[0.99, 1.0]),
+    "what becomes of inconclusive gates": lambda table: table["policy"].update(inconclusive="warn"),
+    "a variant into a comparator": lambda table: table["variants"][2].update(kind="dense"),
+    "which outcomes there were": lambda table: table.update(digests={}),
     "a segment's size": lambda table: table["subject"]["segments"]["region"].update(north=399, south=1),
 }
 
@@ -167,6 +178,33 @@ TAMPERINGS = {
 def test_verify_finds_evidence_in_which_someone_changed(what: str, copied: Path) -> None:
     change(copied, TAMPERINGS[what])
     assert verifying.verify(copied / "out") != []
+
+
+STATES = {
+    "a subject that cannot be loaded": (conftest.POLICY, "import no_such_module_{n}\n"),
+    "a variant that answers NaN": (
+        conftest.POLICY,
+        conftest.SUBJECT.replace("self.body(x)", "self.body(x) / (self.body[0].weight != 0).float().mean().gt(0.1)"),
+    ),
+    "a required gate that no test made": (conftest.POLICY + '\n[tests]\nrequired = ["churn"]\n', conftest.SUBJECT),
+    "bootstrapped gates": (
+        conftest.POLICY.replace("accuracy = {", "auroc = { min = 0.6 }\nece = { max_rise = 0.2 }\naccuracy = {"),
+        conftest.SUBJECT,
+    ),
+    "a waiver": (
+        conftest.POLICY
+        + '\n[[waivers]]\ngate = "accuracy/accuracy:max_drop"\nvariant = "mag@0.97"\nobserved_max = 0.6\n'
+        + 'reason = "known"\napproved_by = "the board"\nexpires = 2999-01-01\n',
+        conftest.SUBJECT,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STATES)
+def test_evidence_is_verified_whatever_it_came_to(what: str, tiny: Tiny, tmp_path: Path) -> None:
+    policy, subject = STATES[what]
+    pruneproof.audit(tiny(tmp_path, policy=policy, subject=subject), out=tmp_path / "out")
+    assert verifying.verify(tmp_path / "out") == []
 
 
 def test_verify_finds_changed_outcomes_even_when_their_digest_was_changed_with_them(copied: Path) -> None:

@@ -220,3 +220,22 @@ def test_outputs_that_are_not_finite_are_refused_with_the_first_example(value: f
 def test_a_model_without_tensors_is_on_the_cpu() -> None:
     assert inference.device_of(nn.ReLU()) == torch.device("cpu")
     assert inference.device_of(layer()) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("rows", "refused"),
+    [
+        ([[0.01], [0.99], [0.5]], True),
+        ([[0.1, 0.9], [0.7, 0.3]], True),
+        ([[0.2], [0.7], [0.5]], False),
+        ([[-0.1], [0.99], [0.01]], False),
+        ([[0.1, 0.8], [0.7, 0.3]], False),
+    ],
+)
+def test_probabilities_are_not_taken_for_logits(rows: list[list[float]], refused: bool) -> None:
+    outputs = np.array(rows, dtype=np.float32)
+    if refused:
+        with pytest.raises(MeasurementError, match="probabilities"):
+            inference.logits(outputs)
+    else:
+        assert inference.logits(outputs) is outputs

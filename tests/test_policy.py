@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import re
 import string
 import tomllib
 from collections.abc import Callable
@@ -764,3 +765,22 @@ def test_each_suite_is_called_what_its_file_is_called() -> None:
 def test_an_audit_whose_folder_would_be_another_is_refused(name: str) -> None:
     error = error_of(FULL.replace('name = "card-fraud"', f'name = "{name}"', 1))
     assert "audit.name" in error.cause
+
+
+@pytest.mark.parametrize("limit", ["min = 0.0", "max_drop = 1.0"])
+def test_a_limit_that_could_never_fail_is_refused(limit: str) -> None:
+    key = limit.partition(" ")[0]
+    text = re.sub(rf"{key} = [0-9.]+", limit, FULL, count=1)
+    assert text != FULL
+    assert "could never fail" in error_of(text).cause
+
+
+@pytest.mark.parametrize("value", ["1.0", "1e9", "-1.0"])
+def test_a_waiver_is_no_blank_cheque(value: str) -> None:
+    text = FULL.replace("observed_max = 0.08", f"observed_max = {value}")
+    assert "observed_max" in error_of(text).cause
+
+
+def test_a_waiver_needs_a_reason_in_words() -> None:
+    text = re.sub(r'approved_by = "[^"]*"', 'approved_by = " "', FULL)
+    assert "approved_by" in error_of(text).cause
