@@ -16,6 +16,8 @@ from rich.text import Text
 from pruneproof.errors import EvidenceError, PruneProofError, UsageError
 
 INTERRUPTED = 2
+SIGNALLED = 130
+"""What typer makes of Ctrl-C."""
 INTERNAL_ERROR = 3
 USAGE_ERROR = 4
 SHOWN_PROBLEMS = 20
@@ -35,6 +37,8 @@ def main() -> None:
 def _code() -> int:
     try:
         code = app(standalone_mode=False)
+        if code == SIGNALLED:
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except PruneProofError as error:
         _say(f"error: {error.cause}", error.remedy)
@@ -157,7 +161,9 @@ def _show(console: Console, found: object, reproduce: str) -> None:
     for variant in found.variants:
         if variant.error and not found.subject.error:
             console.print(Text(f"error: {variant.name}: {variant.error}"), soft_wrap=True)
-    failed = [row for row in found.gates if row.candidate and row.verdict is Verdict.FAIL]
+    told = {variant.name for variant in found.variants if variant.error}
+    unclear = (Verdict.FAIL, Verdict.ERROR)
+    failed = [row for row in found.gates if row.candidate and row.verdict in unclear and row.variant not in told]
     for gate in summary.worst_first([row for row in failed if row.variant == failed[0].variant])[:1]:
         for line in terminal.explanation(gate, reproduce):
             console.print(Text(line), soft_wrap=True)

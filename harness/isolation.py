@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import random
 import signal
 import sys
@@ -24,9 +25,9 @@ def untouched_globals(threads: int, seed: int) -> Iterator[None]:
 
     PruneProof itself draws from explicit generators; a user's model or loader may not. Their draws are
     seeded here, and the states of ``random``, numpy and torch, the number of threads, the default
-    dtype, grad mode and determinism flags are as before afterwards, whatever happened.
+    dtype, grad mode, determinism flags and the current folder are as before afterwards, whatever happened.
     """
-    python, numpy = random.getstate(), np.random.get_state()
+    python, numpy, here = random.getstate(), np.random.get_state(), os.getcwd()
     flags = _flags()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
@@ -39,6 +40,7 @@ def untouched_globals(threads: int, seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+            os.chdir(here)
             _restore(flags)
 
 

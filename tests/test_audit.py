@@ -386,3 +386,30 @@ def test_a_model_that_counts_its_calls_is_still_as_it_was(tiny: Tiny, tmp_path: 
     kept = sys.modules["tiny_subject"].KEPT
     assert Path(sys.modules["tiny_subject"].__file__ or "").parent == folder
     assert torch.equal(kept.body[0].bias, sys.modules["tiny_subject"].model().body[0].bias)
+
+
+def test_export_does_not_trust_a_flag_that_contradicts_the_gates(copied: Path) -> None:
+    change(copied, lambda table: table["variants"][2].update(released=True))
+    with pytest.raises(EvidenceError, match="contradicts itself"):
+        exporting.export(copied / "out", "mag@0.97", copied / "exported", copied / "audit.toml")
+
+
+def test_evidence_of_an_earlier_run_does_not_stand_for_one_that_did_not_end(copied: Path) -> None:
+    module = copied / "tiny_subject.py"
+    stopping = module.read_text("utf-8").replace("return self.body(x)", "raise KeyboardInterrupt")
+    module.write_text(stopping, "utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        pruneproof.audit(copied / "audit.toml", out=copied / "out")
+    assert not (copied / "out" / evidence.FILE).exists()
+    assert not (copied / "out" / "report.html").exists()
+
+
+def test_a_dense_model_that_the_subjects_code_changes_on_the_way_is_an_error(tiny: Tiny, tmp_path: Path) -> None:
+    policy = conftest.POLICY + '\n[comparators]\nprevious = "tiny_subject:worse"\n'
+    cached = conftest.SUBJECT.replace("model=model()", "model=KEPT").replace(
+        "def data():", "KEPT = model()\n\n\ndef data():"
+    )
+    cached += "\n\ndef worse():\n    KEPT.body[0].weight.data[:4] = 0\n    return KEPT\n"
+    found = pruneproof.audit(tiny(tmp_path, policy=policy, subject=cached))
+    assert {row.verdict for row in found.gates} == {"ERROR"}
+    assert "changed since it was loaded" in found.gates[0].reason

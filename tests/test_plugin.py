@@ -415,3 +415,61 @@ def test_a_policy_error_exits_with_4_with_workers_as_well(pytester: pytest.Pytes
     run = pytester.runpytest_subprocess("audit.toml", "-n", "2")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stdout.fnmatch_lines(["*max_dorp*"])
+
+
+def test_a_policy_spelled_with_dotted_keys_is_collected_as_well(pytester: pytest.Pytester, tiny: Tiny) -> None:
+    dotted = (
+        'audit.name = "tiny"\nsubject.load = "tiny_subject:subject"\nsuites.accuracy.gates.accuracy = { min = 0.9 }\n'
+    )
+    tiny(pytester.path, policy=dotted + '[[ prune ]]\nname = "mag"\nratios = [0.3]\n')
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)
+
+
+def test_a_skip_in_the_subjects_module_is_an_error_of_every_gate(pytester: pytest.Pytester, tiny: Tiny) -> None:
+    skipping = 'import pytest\npytest.importorskip("no_such_library_{n}")\n'
+    tiny(pytester.path, policy=RELEASABLE, subject=skipping)
+    run = pytester.runpytest_inprocess()
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    assert set(verdicts(found(pytester)).values()) == {"ERROR"}
+
+
+def test_a_gate_made_in_a_fixture_counts_even_when_its_test_is_expected_to_fail(
+    pytester: pytest.Pytester, tiny: Tiny
+) -> None:
+    tiny(pytester.path, policy=RELEASABLE)
+    pytester.makepyfile(
+        test_churn="""
+        import pytest
+
+        @pytest.fixture
+        def churn(pruneproof):
+            pruneproof.gate("churn", count=100, n=100, max=0.05)
+
+        @pytest.mark.xfail
+        @pytest.mark.pruneproof("audit.toml")
+        def test_churn(churn):
+            pass
+        """
+    )
+    run = pytester.runpytest_inprocess()
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    assert verdicts(found(pytester))["mag@0.3 tests/churn:max"] == "FAIL"
+
+
+@pytest.mark.parametrize(
+    "arguments", ["count=0.99, n=100, max=0.05", "count=5, n=100, max=5", "value=1, max=float('nan')"]
+)
+def test_a_gate_that_makes_no_sense_fails_its_test(pytester: pytest.Pytester, tiny: Tiny, arguments: str) -> None:
+    tiny(pytester.path, policy=RELEASABLE)
+    pytester.makepyfile(
+        test_churn=f"""
+        import pytest
+
+        @pytest.mark.pruneproof("audit.toml")
+        def test_churn(pruneproof):
+            pruneproof.gate("churn", {arguments})
+        """
+    )
+    run = pytester.runpytest_inprocess("-k", "churn")
+    run.assert_outcomes(failed=1, deselected=4)
+    run.stdout.fnmatch_lines(["*ValueError*"])
