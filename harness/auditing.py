@@ -19,7 +19,6 @@ from pruneproof.policy import Policy
 from pruneproof.store import Store, now
 from pruneproof.verdicts import Verdict, releases, worst
 
-DEFAULT_OUT = "pruneproof-report"
 LEDGER = "ledger.jsonl"
 CONCERNS = {
     "accuracy": "accuracy on the test set",

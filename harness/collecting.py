@@ -226,20 +226,21 @@ def _shown(config: pytest.Config, path: Path) -> Path:
 
 
 def _conclude_one(controller: Controller, session: pytest.Session, path: Path, several: bool, names: set[str]) -> None:
-    from pruneproof.auditing import assemble, writable, write
+    from pruneproof.auditing import assemble, discard, writable, write
 
     config = controller.config
     engine = engine_of(config, path)
     engine.progress = lambda line: None
+    out = Path(config.getoption("pruneproof_out"))
+    name = engine.asked.audit.name
+    if name in names:  # two audits of one name: neither may overwrite the other's evidence
+        name = f"{name}-{engine.asked.sha256[:8]}"
+    names.add(name)
+    folder = writable(out / name if several else out)
+    discard(folder)
     rows = [GateRow.model_validate_json(row) for row in controller.rows.get(str(path), [])]
     ran = [(row.variant, row.id) for row in rows if row.suite != "tests"]
     found = assemble(engine, ran, [row for row in rows if row.suite == "tests"])
-    out = Path(config.getoption("pruneproof_out"))
-    name = found.audit.name
-    if name in names:  # two audits of one name: neither may overwrite the other's evidence
-        name = f"{name}-{found.policy.sha256[:8]}"
-    names.add(name)
-    folder = writable(out / name if several else out)
     found = write(engine, found, folder)
     controller.summary += closing(found, folder)
     if exit_code(found.verdict, found.policy.inconclusive):

@@ -56,6 +56,7 @@ class Engine:
         self.store = store
         self.progress = progress
         self._specs = {spec.name: spec for spec in policy.variants(asked)}
+        self._results: dict[str, Result] = {}
 
     @cached_property
     def _loaded(self) -> Loaded | Failure:
@@ -137,6 +138,11 @@ class Engine:
 
     def result(self, name: str) -> Result:
         """What came of variant ``name``, computed now unless some process has."""
+        if name not in self._results:
+            self._results[name] = self._computed(name)
+        return self._results[name]
+
+    def _computed(self, name: str) -> Result:
         spec = self._specs[name]
         self._comparators()  # before this variant's lock is taken: nobody waits while holding one
         table = self.store.once(f"variant {name}", lambda: self._result(spec))

@@ -71,12 +71,11 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if file_path.name not in (POLICY_NAME, "pyproject.toml"):  # asked for every file of every project
+        return None
     named = file_path in {Path(str(argument).split("::")[0]).resolve() for argument in parent.config.args}
-    if file_path.name == POLICY_NAME and (named or _looks_like_policy(file_path)):
-        from pruneproof.collecting import AuditFile
-
-        return AuditFile.from_parent(parent, path=file_path)
-    if file_path.name == "pyproject.toml" and (named or holds_policy(file_path)):
+    ours = _looks_like_policy if file_path.name == POLICY_NAME else holds_policy
+    if named or ours(file_path):
         from pruneproof.collecting import AuditFile
 
         return AuditFile.from_parent(parent, path=file_path)
