@@ -49,8 +49,8 @@ def audit(path: str | Path, *, out: str | Path | None = None, progress: Progress
     if folder is not None:
         discard(folder)
     shared = Path(tempfile.mkdtemp(prefix="pruneproof-"))
+    engine = Engine(asked, Store(shared), progress)
     try:
-        engine = Engine(asked, Store(shared), progress)
         done: list[str] = []
         try:
             for spec in policy.variants(asked):
@@ -67,6 +67,7 @@ def audit(path: str | Path, *, out: str | Path | None = None, progress: Progress
             found = write(engine, found, folder)
         return found
     finally:
+        engine.close()
         shutil.rmtree(shared, ignore_errors=True)
 
 
@@ -137,6 +138,7 @@ def assemble(
     rows, waivers = gates.waive(rows, asked.waivers, store.today)
     variants = [judged(row, rows, asked) for row in variants]
     subject = engine.subject_row()
+    sensitivity, unmeasured = engine.sensitivity_rows()
     return Evidence(
         audit=records.AuditRow(
             name=asked.audit.name, id=store.id, seed=asked.audit.seed, started=store.started, finished=now()
@@ -152,10 +154,12 @@ def assemble(
         environment=environment.row(asked.folder, asked.audit.threads),
         variants=variants,
         measurements=measurements,
+        sensitivity=sensitivity,
+        sensitivity_error=unmeasured,
         gates=rows,
         waivers=waivers,
         ledger=[],
-        limitations=limitations(asked, rows, variants, measurements),
+        limitations=limitations(asked, rows, variants, measurements, unmeasured),
         digests={},
         verdict=overall(rows),
     )
@@ -258,7 +262,11 @@ def _segment(row: MeasurementRow) -> str:
 
 
 def limitations(
-    asked: Policy, rows: Iterable[GateRow], variants: Iterable[VariantRow], measurements: Iterable[MeasurementRow]
+    asked: Policy,
+    rows: Iterable[GateRow],
+    variants: Iterable[VariantRow],
+    measurements: Iterable[MeasurementRow],
+    sensitivity_error: str | None = None,
 ) -> list[str]:
     """What was not tested, or could not be decided: nobody should have to look for what is missing."""
     known = dict.fromkeys((*CONCERNS, *registry.names("pruneproof.suites")))
@@ -270,11 +278,13 @@ def limitations(
     small = sorted({f"{_segment(row)} ({row.n})" for row in measurements if row.small and row.metric in SIZE_METRICS})
     if small:
         found.append(f"segments too small for a verdict: {', '.join(small)}")
+    if sensitivity_error is not None:
+        found.append(f"sensitivity could not be measured: {sensitivity_error}")
     for variant in variants:
         if variant.left_whole:
             layers = "; ".join(f"{layer}: {reason}" for layer, reason in variant.left_whole)
             found.append(f"{variant.name}: layers left whole: {layers}")
-        if variant.kind == "pruned" and variant.recipe and variant.recipe.get("granularity") == "element":
+        if variant.kind == "pruned" and (variant.recipe or {}).get("granularity") in ("element", "n_of_m"):
             found.append(f"{variant.name}: weights are zeroed, not removed; zeros alone make nothing smaller or faster")
     return found
 

@@ -15,9 +15,9 @@ import torch
 from pruneproof import digests, inference
 from pruneproof.errors import MeasurementError, SubjectError
 from pruneproof.outcomes import Examples, Floats
-from pruneproof.plan import copied
 from pruneproof.subject import Data, Subject
 from pruneproof.suite import Facts, Task
+from pruneproof.surgery import copied
 
 MISSING = "(missing)"
 _FORMS = "give a tensor, a mapping or tuple of tensors, or a Dataset"
@@ -86,7 +86,9 @@ def _sets(subject: Subject) -> dict[str, Data]:
     sets = {"test": subject.test}
     if subject.calibration is not None:
         sets["calibration"] = subject.calibration
-    for name in ("test", "calibration"):
+    if subject.train is not None:
+        sets["train"] = subject.train
+    for name in ("test", "calibration", "train"):
         if name in subject.shifted:
             raise SubjectError(f"a shifted set is called '{name}'", "give it another name")
     sets |= subject.shifted
@@ -139,6 +141,8 @@ def _checked(name: str, data: Data, subject: Subject) -> np.ndarray[Any, Any]:
         at += len(tensors[0])
         if targets is not None:
             found.append(targets)
+    if data.targets is None and not found and name == "train":
+        return np.zeros(n)  # distillation alone needs none
     if data.targets is None and not found:
         raise SubjectError(f"the {name} set has no targets", "give Data(inputs, targets)")
     try:

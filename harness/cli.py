@@ -169,7 +169,7 @@ def _show(console: Console, found: object, reproduce: str) -> None:
             console.print(Text(line), soft_wrap=True)
     if len(failed) > 1:
         console.print(Text(f"… and {len(failed) - 1} more failing gates, in the report"))
-    for line in terminal.broke_first(found):
+    for line in terminal.findings(found):
         console.print(Text(line), soft_wrap=True)
     console.print(Text(terminal.headline(found), style=f"bold {terminal.colour(found.verdict)}"), soft_wrap=True)
 

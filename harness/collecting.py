@@ -59,7 +59,14 @@ def engine_of(config: pytest.Config, path: Path) -> Engine:
     if path not in engines:
         asked = policy_file.read(near(path))
         engines[path] = Engine(asked, Store(store_folder(config, path)), _progress(config))
+        config.add_cleanup(engines[path].close)
     return engines[path]
+
+
+def close(config: pytest.Config) -> None:
+    """Ends what still runs for the audits of this process."""
+    for engine in config.stash.get(ENGINES, {}).values():
+        engine.close()
 
 
 def _progress(config: pytest.Config) -> Any:
@@ -255,7 +262,7 @@ def closing(found: Evidence, folder: Path) -> list[str]:
         lines.append(f"not run: {len(left_out)} of the gates that the policy requires, {_some(left_out)}")
     if not releases(found.verdict) and found.subject.error:
         lines.append(f"error: {found.subject.error}")
-    return [*lines, *terminal.broke_first(found), terminal.headline(found), f"report: {folder / 'report.html'}"]
+    return [*lines, *terminal.findings(found), terminal.headline(found), f"report: {folder / 'report.html'}"]
 
 
 def _some(rows: Iterable[GateRow]) -> str:

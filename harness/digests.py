@@ -20,6 +20,11 @@ def of_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def of_text(text: str) -> int:
+    """A seed from any text: 63 bits of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
 def of_model(model: torch.nn.Module) -> str:
     """SHA-256 of the architecture's class names and of every parameter and buffer: name, dtype, shape, bytes."""
     digest = hashlib.sha256()

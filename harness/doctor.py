@@ -16,7 +16,14 @@ import torch
 
 from pruneproof import environment, registry
 
-EXTRAS = {"llm": "transformers", "ray": "ray", "pdf": "weasyprint", "sign": "cryptography", "test": "xdist"}
+EXTRAS = {
+    "llm": "transformers",
+    "onnx": "onnxruntime",
+    "ray": "ray",
+    "pdf": "weasyprint",
+    "sign": "cryptography",
+    "test": "xdist",
+}
 CALLS = 2000
 QUIET = 2.0
 """A control kernel whose 99th percentile is over this many medians: the machine is not quiet."""

@@ -7,6 +7,8 @@ still measured.
 from __future__ import annotations
 
 import contextlib
+import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,15 +17,29 @@ from typing import Any
 
 import torch
 
-from pruneproof import checking, gates, inference, loading, outcomes, plan, policy, variants
+from pruneproof import (
+    checking,
+    control,
+    gates,
+    inference,
+    loading,
+    outcomes,
+    plan,
+    policy,
+    replanning,
+    sensitivity,
+    variants,
+)
 from pruneproof.checking import Loaded
 from pruneproof.errors import PruneProofError
 from pruneproof.estimates import Statistic
-from pruneproof.evidence import PLANS, GateRow, MeasurementRow, SubjectRow, VariantRow
+from pruneproof.evidence import PLANS, GateRow, MeasurementRow, SelfCheck, SensitivityRow, SubjectRow, VariantRow
 from pruneproof.hurt import hurt
 from pruneproof.isolation import deadline, importing_from, untouched_globals
 from pruneproof.outcomes import Examples, Predictions
+from pruneproof.planners import Planners
 from pruneproof.policy import DENSE, PREVIOUS, Policy, VariantSpec
+from pruneproof.replanning import FreshProcess
 from pruneproof.store import Store
 from pruneproof.suite import Context, Facts, Measurement
 from pruneproof.verdicts import Verdict
@@ -57,6 +73,8 @@ class Engine:
         self.progress = progress
         self._specs = {spec.name: spec for spec in policy.variants(asked)}
         self._results: dict[str, Result] = {}
+        self._fresh = FreshProcess(asked)
+        self._replanning: threading.Thread | None = None
 
     @cached_property
     def _loaded(self) -> Loaded | Failure:
@@ -74,6 +92,15 @@ class Engine:
         if not isinstance(self._loaded, Loaded):
             raise PruneProofError(self._loaded["cause"], self._loaded["remedy"])
         return self._loaded
+
+    @cached_property
+    def planners(self) -> Planners:
+        """Of the subject.
+
+        Raises:
+            PruneProofError: it cannot be loaded.
+        """
+        return Planners(self.loaded, self.asked)
 
     @cached_property
     def facts(self) -> Facts | None:
@@ -144,7 +171,11 @@ class Engine:
 
     def _computed(self, name: str) -> Result:
         spec = self._specs[name]
-        self._comparators()  # before this variant's lock is taken: nobody waits while holding one
+        # Before this variant's lock is taken: nobody waits while holding one.
+        self._comparators()
+        if spec.recipe is not None:
+            self._replan()
+        self._sensitivity()
         table = self.store.once(f"variant {name}", lambda: self._result(spec))
         if "error" in table and "row" not in table:
             table = self._failed(spec, table["error"])
@@ -163,7 +194,7 @@ class Engine:
         if name == DENSE:
             return variants.dense(self.loaded).model
         with self._guarded():
-            built = variants.build(self._specs[name], self.loaded, self.asked)
+            built = variants.build(self._specs[name], self.planners, self.asked)
         variants.verified(built.row)
         return built.model
 
@@ -243,7 +274,7 @@ class Engine:
             if "error" in task:
                 return self._failed(spec, {**task["error"], "cause": f"{name}: {task['error']['cause']}"})
         self.progress(f"{spec.name}: building")
-        built = self._try(f"building {spec.name}", lambda: variants.build(spec, self.loaded, self.asked))
+        built = self._try(f"building {spec.name}", lambda: variants.build(spec, self.planners, self.asked))
         if not isinstance(built, variants.Built):
             return self._failed(spec, built)
         if built.plan is not None:
@@ -255,11 +286,34 @@ class Engine:
             variants.verified(built.row)
             self._check_width(built)
             self._predict(spec.name, built.model)
-            return self._judged(spec, built.row)
+            return {}
 
         self.progress(f"{spec.name}: predicting and measuring")
         found = self._try(f"measuring {spec.name}", work)
-        return self._failed(spec, found, built.row) if "cause" in found else dict(found)
+        if found:
+            return self._failed(spec, found, built.row)
+        row = built.row if built.plan is None else self._compared_checks(spec, built.row)
+
+        def judged() -> dict[str, Any]:
+            variants.verified(row)
+            return self._judged(spec, row)
+
+        found = self._try(f"judging {spec.name}", judged)
+        return self._failed(spec, found, row) if "cause" in found else dict(found)
+
+    def _compared_checks(self, spec: VariantSpec, row: VariantRow) -> VariantRow:
+        """The row with the self-checks that concern more than one network: V6, and V10 where it says something."""
+        found = [replanning.check(spec.name, row.plan_sha256 or "", self._replanned())]
+        if spec.recipe is not None and spec.recipe.criterion != "random":
+            self.progress(f"{spec.name}: the random control")
+            outputs = self.store.kept(spec.name)
+            made = self._try(
+                f"the random control of {spec.name}",
+                lambda: control.check(spec, self.planners, self.examples, outputs),
+            )
+            found.append(made if isinstance(made, SelfCheck) else control.failed(made["cause"]))
+        ordered = sorted([*row.self_checks, *found], key=lambda check: (int(check.id.strip("Vab")), check.id))
+        return row.model_copy(update={"self_checks": ordered})
 
     def _check_width(self, built: variants.Built) -> None:
         """An imported model may answer with other classes than the subject's."""
@@ -294,6 +348,44 @@ class Engine:
             "gates": [_json(entry) for entry in shown],
         }
 
+    def _replan(self) -> None:
+        """Starts the fresh process that makes every plan again, while this one goes on."""
+        if self._replanning is None and self.facts is not None:
+            self._replanning = threading.Thread(target=self._replanned, daemon=True)
+            self._replanning.start()
+
+    def _replanned(self) -> dict[str, str]:
+        found: dict[str, str] = self.store.once("fresh process", lambda: dict(self._fresh.digests()))
+        return found
+
+    def close(self) -> None:
+        """Ends what still runs for this audit."""
+        if self._replanning is not None:
+            self._fresh.stop()
+            self._replanning.join()
+
+    def _sensitivity(self) -> dict[str, Any]:
+        """What each layer alone costs, where the policy asks for it."""
+        asked = self.asked.sensitivity
+        if asked is None or self.facts is None:
+            return {"rows": []}
+        (recipe,) = (entry for entry in self.asked.prune if entry.name == asked.recipe)
+
+        def work() -> dict[str, Any]:
+            self.progress(f"sensitivity of each layer to {recipe.name}")
+            rows = self._try(
+                "measuring sensitivity", lambda: sensitivity.table(asked, recipe, self.planners, self.threshold)
+            )
+            return {"rows": [_json(row) for row in rows]} if isinstance(rows, list) else {"error": dict(rows)}
+
+        return self.store.once("sensitivity", work)
+
+    def sensitivity_rows(self) -> tuple[list[SensitivityRow], str | None]:
+        """The table as far as it was measured, and why it could not be."""
+        table = self.store.peek("sensitivity") or {"rows": []}
+        rows = [SensitivityRow.model_validate(entry) for entry in table.get("rows", ())]
+        return rows, _told(table["error"]) if "error" in table else None
+
     def _failed(self, spec: VariantSpec, failure: Failure, row: VariantRow | None = None) -> dict[str, Any]:
         reason = _told(failure)
         base = row or VariantRow(
@@ -301,6 +393,7 @@ class Engine:
             kind="imported" if spec.imported else "pruned",
             recipe=_recipe(spec),
             requested_ratio=spec.ratio,
+            self_checks=_broken(failure),
         )
         candidate = spec.name in policy.candidates(self.asked)
         return {
@@ -377,9 +470,21 @@ def _comparator(name: str, task: Mapping[str, Any]) -> tuple[VariantRow, tuple[M
 
 
 def _recipe(spec: VariantSpec) -> dict[str, str] | None:
-    if spec.recipe is None:
-        return None
-    return {key: str(getattr(spec.recipe, key)) for key in ("granularity", "criterion", "scope", "schedule")}
+    return None if spec.recipe is None else policy.words(spec.recipe)
+
+
+def _broken(failure: Failure) -> list[SelfCheck]:
+    """The self-check that stopped a plan before there was a variant: its cause begins with the check's name."""
+    match = re.match(r"self-check (V\d+): (.*)", failure["cause"])
+    if match is None:
+        return []
+    return [SelfCheck(id=match[1], claim=BEFORE[match[1]], passed=False, detail=match[2])]
+
+
+BEFORE = {
+    "V9": "what hangs together was found in time",
+}
+"""Self-checks that can fail while a plan is made."""
 
 
 def _told(failure: Failure) -> str:

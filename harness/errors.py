@@ -46,3 +46,7 @@ class EvidenceError(PruneProofError):
 
 class TaskTimeout(PruneProofError):
     """A task ran longer than the policy's ``timeout_s``."""
+
+
+class GraphTimeout(PruningError):
+    """Which channels hang together was not found in time: self-check V9."""

@@ -100,6 +100,8 @@ class SelfCheck(Row):
     claim: str
     passed: bool
     detail: str
+    decides: bool = True
+    """Whether the variant is an ERROR when it fails; otherwise it is only reported."""
 
 
 class VariantRow(Row):
@@ -111,7 +113,14 @@ class VariantRow(Row):
     requested_ratio: float | None = None
     units_removed: int | None = None
     units: int | None = None
-    """Weights, or channels, that the ratio is a share of."""
+    """Weights, channels, heads or blocks that may go."""
+    achieved_ratio: float | None = None
+    """Of what the recipe's ``denominator`` names."""
+    claimed_ratio: float | None = None
+    """What the tool says that made an imported model."""
+    claimed_of: str | None = None
+    shape_changes: list[tuple[str, list[int] | None, list[int] | None]] = Field(default_factory=list)
+    """Of an imported model: tensor, its shape in the dense one and its own; ``null``: not there."""
     sparsity: dict[str, float] = Field(default_factory=dict)
     """Achieved share of the dense network's elements gone: of the pruned tensors, of all layer weights,
     of all parameters. Counted on the variant's tensors."""
@@ -132,6 +141,20 @@ class VariantRow(Row):
     released: bool = False
     """A candidate whose verdict is PASS or WAIVED."""
     error: str | None = None
+
+
+class SensitivityRow(Row):
+    """What it costs to prune one layer alone, on the calibration examples."""
+
+    recipe: str
+    layer: str | None
+    """``None``: the dense network."""
+    ratio: float | None
+    metric: Literal["accuracy", "mae"]
+    value: float | None
+    n: int
+    note: str = ""
+    """Why there is no value."""
 
 
 class MeasurementRow(Row):
@@ -243,6 +266,9 @@ class Evidence(Row):
     environment: EnvironmentRow
     variants: list[VariantRow]
     measurements: list[MeasurementRow]
+    sensitivity: list[SensitivityRow] = Field(default_factory=list)
+    """Empty where the policy does not ask for it, or it could not be measured."""
+    sensitivity_error: str | None = None
     gates: list[GateRow]
     waivers: list[WaiverRow]
     ledger: list[LedgerRow]

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruneproof import auditing, digests, loading, plan, policy_file, profile, verifying
+import torch
+
+from pruneproof import (
+    auditing,
+    digests,
+    imported,
+    loading,
+    plan,
+    policy,
+    policy_file,
+    profile,
+    registry,
+    surgery,
+    verifying,
+)
 from pruneproof import evidence as records
 from pruneproof.errors import EvidenceError, UsageError
 from pruneproof.evidence import Evidence, VariantRow
 from pruneproof.isolation import importing_from, untouched_globals
+from pruneproof.policy import Policy
+
+PROGRAMS = ("onnx", "pt2")
+"""Checkpoints that hold more than tensors."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +40,7 @@ class Exported:
 
 
 def export(source: Path, name: str, out: Path, policy_path: Path | None = None, force: bool = False) -> Exported:
-    """Writes ``<name>.safetensors`` and, for a model that was pruned here, its plan.
+    """Writes ``<name>.safetensors`` and, for a model that was pruned here, its plan; a program is copied as it is.
 
     The subject is loaded anew, the plan applied, and the result's digest held against the evidence.
 
@@ -49,23 +68,38 @@ def export(source: Path, name: str, out: Path, policy_path: Path | None = None, 
         loaded = loading.load(asked)
         if loaded.model_digest != found.subject.model_sha256:
             raise EvidenceError("the subject's model is not the one that was audited", "run the audit again")
-        files = []
+        files: list[Path] = []
         if row.plan_sha256 is not None:
             stored = plan.load(folder / records.PLANS / name)
             if plan.digest(stored) != row.plan_sha256:
                 raise EvidenceError(f"the plan of {name} was changed after the audit", "run the audit again")
-            model = plan.apply(stored, loaded.subject.model)
+            model = surgery.apply(stored, loaded.subject.model)
             plan.save(stored, out / f"{name}.plan")
             files += [out / f"{name}.plan.safetensors", out / f"{name}.plan.json"]
         else:
-            imported = {entry.name: entry for entry in asked.imported}[name]
-            model = loading.model(imported.load or imported.checkpoint or "", loaded.subject, asked.folder)
+            (spec,) = (entry for entry in policy.variants(asked) if entry.name == name)
+            model = imported.load(spec, loaded.subject, asked.folder)
         digest = digests.of_model(model)
         if digest != row.model_sha256:
             raise EvidenceError(f"{name} is not the model that was audited: its digest differs", "run the audit again")
-        weights = out / f"{name}.safetensors"
-        weights.write_bytes(profile.serialised(model))
-    return Exported((weights, *files), digest)
+        files.insert(0, _written(out, name, model, asked))
+    return Exported(tuple(files), digest)
+
+
+def _written(out: Path, name: str, model: torch.nn.Module, asked: Policy) -> Path:
+    """The model's file: its tensors; of a variant that is a whole program, the program."""
+    (spec,) = (entry for entry in policy.variants(asked) if entry.name == name)
+    checkpoint = None if spec.imported is None else spec.imported.checkpoint
+    if checkpoint is not None and policy.suffix(checkpoint) in PROGRAMS:
+        source, target = asked.folder / checkpoint, out / f"{name}.{policy.suffix(checkpoint)}"
+        shutil.copyfile(source, target)
+        beside = getattr(registry.member("pruneproof.formats", policy.suffix(checkpoint)), "outside", lambda path: ())
+        for file in beside(source):  # the program names them, so they keep their names
+            shutil.copyfile(source.parent / file, out / file)
+        return target
+    target = out / f"{name}.safetensors"
+    target.write_bytes(profile.serialised(model))
+    return target
 
 
 def _row(found: Evidence, name: str, force: bool) -> VariantRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,22 @@ def _parts(inputs: Inputs) -> list[torch.Tensor] | None:
     return list(inputs) if isinstance(inputs, tuple | list) else None
 
 
+def head(data: Data, n: int) -> Data:
+    """The first ``n`` examples, without segments and ids."""
+    parted = isinstance(data.inputs, torch.Tensor) or _parts(data.inputs) is not None
+    last = min(n, size(data))
+    inputs = cut(data.inputs, slice(0, last)) if parted else torch.utils.data.Subset(data.inputs, range(last))
+    targets = data.targets
+    if targets is not None:
+        targets = targets[:last] if isinstance(targets, torch.Tensor) else np.asarray(targets)[:last]
+    return Data(inputs, targets)
+
+
 def batches(data: Data, batch_size: int) -> Iterator[tuple[Inputs, Any]]:
     """``(inputs, targets)`` in order; ``targets`` is ``None`` unless a ``Dataset`` yields them."""
     if isinstance(data.inputs, torch.Tensor) or _parts(data.inputs) is not None:
         for start in range(0, size(data), batch_size):
-            yield _cut(data.inputs, slice(start, start + batch_size)), None
+            yield cut(data.inputs, slice(start, start + batch_size)), None
         return
     for start in range(0, size(data), batch_size):
         items = [data.inputs[i] for i in range(start, min(start + batch_size, size(data)))]
@@ -53,8 +64,8 @@ def batches(data: Data, batch_size: int) -> Iterator[tuple[Inputs, Any]]:
             yield collated, None
 
 
-def _cut(inputs: Inputs, rows: slice) -> Inputs:
-    """Copies, since a model may work on its inputs in place."""
+def cut(inputs: Inputs, rows: slice) -> Inputs:
+    """Some examples of a batch, or of a whole set of tensors; copies, since a model may work on its inputs in place."""
     if isinstance(inputs, Mapping):
         return {name: _copy(part[rows]) for name, part in inputs.items()}
     if isinstance(inputs, tuple | list):
@@ -64,6 +75,15 @@ def _cut(inputs: Inputs, rows: slice) -> Inputs:
 
 def _copy(part: Any) -> Any:
     return part.detach().clone() if isinstance(part, torch.Tensor) else part
+
+
+def each(inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor]) -> Inputs:
+    """``inputs`` with every tensor changed."""
+    if isinstance(inputs, Mapping):
+        return {name: change(part) for name, part in inputs.items()}
+    if isinstance(inputs, tuple | list):
+        return tuple(change(part) for part in inputs)
+    return change(inputs)
 
 
 def tensors(inputs: Inputs) -> list[torch.Tensor]:
@@ -133,6 +153,21 @@ def forward(model: torch.nn.Module, data: Data, batch_size: int) -> Floats:
                 ) from error
             rows.append(_as_rows(output, n))
     return np.concatenate(rows) if rows else np.empty((0, 1), dtype=np.float32)
+
+
+def targets_of(data: Data, batch_size: int) -> np.ndarray[Any, Any]:
+    """Targets ``(n,)``, those that a ``Dataset`` yields included.
+
+    Raises:
+        MeasurementError: there are none.
+    """
+    if data.targets is not None:
+        given = data.targets
+        return np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given).reshape(-1)
+    found = [np.asarray(targets) for _, targets in batches(data, batch_size) if targets is not None]
+    if not found:
+        raise MeasurementError("the examples have no targets", "give Data(inputs, targets)")
+    return np.concatenate(found).reshape(-1)
 
 
 def _as_rows(output: torch.Tensor, n: int) -> Floats:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
-import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from pruneproof import checking, policy
+from pruneproof import checking, policy, registry
 from pruneproof.errors import PruneProofError, SubjectError
 from pruneproof.isolation import Interrupt, importing_from
-from pruneproof.plan import copied
 from pruneproof.policy import Policy
 from pruneproof.subject import Subject
 
@@ -47,48 +43,50 @@ def segment_columns(asked: Policy) -> tuple[str, ...] | None:
     return tuple(needed)
 
 
-def resolve(reference: str, folder: Path) -> Any:
+def resolve(reference: str, folder: Path, *arguments: Any, key: str = "load") -> Any:
     """Imports ``module:function`` with ``folder`` first on the path, and calls it.
+
+    Args:
+        arguments: what it is called with.
+        key: of the policy, for messages.
 
     Raises:
         SubjectError: the module or the function does not exist, or raised.
     """
     with importing_from(str(folder)):
-        return _called(reference, folder)
+        return _called(reference, folder, arguments, f"{key} = '{reference}'")
 
 
-def _called(reference: str, folder: Path) -> Any:
+def _called(reference: str, folder: Path, arguments: tuple[Any, ...], where: str) -> Any:
     name, _, attribute = reference.partition(":")
     try:
         module = _import(name, folder)
     except ModuleNotFoundError as error:
         missing = error.name or name
         remedy = f"the policy's folder comes first on the import path: is there a {missing.split('.')[0]}.py beside it?"
-        raise SubjectError(f"load = '{reference}': no module named '{missing}'", remedy) from None
+        raise SubjectError(f"{where}: no module named '{missing}'", remedy) from None
     except (KeyboardInterrupt, Interrupt):
         raise
     except BaseException as error:  # a script without a main guard exits, a test module skips
         raise SubjectError(
-            f"load = '{reference}': importing '{name}' raised {type(error).__name__}: {error}", "mend that module"
+            f"{where}: importing '{name}' raised {type(error).__name__}: {error}", "mend that module"
         ) from error
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise SubjectError(f"load = '{reference}': '{name}' has no '{attribute}'", f"define {attribute}() in it")
+            raise SubjectError(f"{where}: '{name}' has no '{attribute}'", f"define {attribute}() in it")
         found = getattr(found, part)
     if not callable(found):
-        raise SubjectError(
-            f"load = '{reference}' is {type(found).__name__}, not a function", "name a function without arguments"
-        )
+        raise SubjectError(f"{where} is {type(found).__name__}, not a function", "name a function")
     try:
-        return found()
+        return found(*arguments)
     except PruneProofError:
         raise
     except (KeyboardInterrupt, Interrupt):
         raise
     except BaseException as error:
         raise SubjectError(
-            f"load = '{reference}' raised {type(error).__name__}: {error}", "make it run by itself in Python first"
+            f"{where} raised {type(error).__name__}: {error}", "make it run by itself in Python first"
         ) from error
 
 
@@ -130,38 +128,42 @@ def _beside(file: Path, root: str, folder: Path) -> bool:
 
 
 def model(source: str, subject: Subject, folder: Path) -> torch.nn.Module:
-    """A model that another tool pruned: ``module:function``, or a safetensors file on the subject's architecture.
+    """A model that another tool pruned: ``module:function``, or a checkpoint file.
 
     Raises:
         SubjectError: it cannot be loaded, or the checkpoint does not fit the architecture.
     """
-    if not source.endswith(".safetensors"):
-        found = resolve(source, folder)
-        if not isinstance(found, torch.nn.Module):
-            raise SubjectError(f"load = '{source}' returned {type(found).__name__}", "return a torch.nn.Module")
-        return found
+    if not re.fullmatch(policy.REFERENCE, source):
+        return checkpoint(source, subject, folder)
+    found = resolve(source, folder)
+    if not isinstance(found, torch.nn.Module):
+        raise SubjectError(f"load = '{source}' returned {type(found).__name__}", "return a torch.nn.Module")
+    return found
+
+
+def checkpoint(source: str, subject: Subject, folder: Path, *, unpickle: bool = False) -> torch.nn.Module:
+    """The model in a file, as :mod:`pruneproof.formats` reads it.
+
+    Args:
+        source: relative to ``folder``, which is first on the import path meanwhile.
+        unpickle: allow code of the file's own to run.
+
+    Raises:
+        SubjectError: there is no such file, it cannot be read, or does not fit the subject.
+        PruneProofError: what reads it is not installed.
+    """
     path = folder / source
+    ending = policy.suffix(source)
     try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise SubjectError(f"checkpoint {source}: {error}", "name a readable .safetensors file") from None
-    built = copied(subject.model)
+        form = registry.member("pruneproof.formats", ending)
+    except KeyError:
+        known = ", ".join(f".{name}" for name in registry.names("pruneproof.formats"))
+        raise SubjectError(f"checkpoint {source}: no known format", f"use one of: {known}") from None
+    if not path.is_file():
+        raise SubjectError(f"checkpoint {source}: no such file", f"name a readable .{ending} file beside the policy")
     try:
-        unmatched = built.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        problem = str(error)
-    else:
-        missing = [name for name in unmatched.missing_keys if not _shared(built, name, state)]
-        if not missing and not unmatched.unexpected_keys:
-            return built
-        problem = f"missing {missing}, unexpected {unmatched.unexpected_keys}"
-    raise SubjectError(
-        f"checkpoint {source} does not fit the subject's architecture: {textwrap.shorten(problem, 400)}",
-        "use load = 'module:function' for a model of another shape",
-    )
-
-
-def _shared(model: torch.nn.Module, name: str, state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether ``state`` gives the tensor under another name: a file holds a shared tensor once."""
-    tensors = model.state_dict(keep_vars=True)
-    return any(tensors[name] is tensors[other] for other in state if other in tensors)
+        with importing_from(str(folder)):
+            found: torch.nn.Module = form.load(path, subject, unpickle=unpickle)
+    except SubjectError as error:
+        raise SubjectError(f"checkpoint {source} {error.cause}", error.remedy) from error
+    return found

@@ -179,6 +179,9 @@ class Controller:
 
     def _clean(self) -> None:
         if RUN in self.config.stash:
+            from pruneproof.collecting import close
+
+            close(self.config)
             shutil.rmtree(self.config.stash[RUN], ignore_errors=True)
 
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -74,29 +75,56 @@ class SubjectTable(Record):
     """``module:function``, called without arguments, returns a ``pruneproof.Subject``."""
 
 
+class Recovery(Record):
+    """``recovery`` of a ``[[prune]]``: the fine-tuning loop for subjects without a function of their own."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """At most; of each fine-tuning between two steps of the schedule."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-4
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    patience: Annotated[int, Field(ge=1)] = 2
+    """Epochs without a better loss on the held-out tenth of the training set after which it stops."""
+    distill: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the loss that follows the dense model's outputs instead of the targets."""
+    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+    """Of the distillation's softmax."""
+    lora_rank: Annotated[int, Field(ge=1)] | None = None
+    """Train low-rank adapters of this rank and merge them, instead of every weight; needs peft."""
+
+
 class Prune(Record):
     """``[[prune]]``: one recipe, at several ratios."""
 
     name: Name
     ratios: Annotated[tuple[Ratio, ...], Field(strict=False, min_length=1)]
-    granularity: Literal["element", "channel"] = "element"
+    granularity: Literal["element", "n_of_m", "channel", "head", "block"] = "element"
     criterion: Text = "magnitude"
-    scope: Literal["global", "layer"] = "global"
-    schedule: Literal["one_shot"] = "one_shot"
-    steps: Annotated[int, Field(ge=1, le=1)] = 1
+    scope: Literal["global", "layer", "row"] = "global"
+    """Over what the units are ranked: everything, each layer, each row of a layer's weights (one output)."""
+    denominator: Literal["units", "layer_weights", "all_parameters", "macs"] = "units"
+    """What the ratio is a share of."""
+    keep_n: Annotated[int, Field(ge=1)] | None = None
+    of_m: Annotated[int, Field(ge=2, le=256)] | None = None
+    exclude: Annotated[tuple[Text, ...], Field(strict=False)] = ()
+    """Layers that stay whole, by name; ``*`` stands for anything."""
+    layer_floor: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of its units that every layer keeps; of channels, heads and blocks one stays in any case."""
+    schedule: Literal["one_shot", "linear", "cubic"] = "one_shot"
+    steps: Annotated[int, Field(ge=1, le=1000)] = 1
     fine_tune: bool = False
+    """Train after every step: by the subject's ``fine_tune``, or as ``recovery`` says."""
+    rewind: Literal["dense", "initial"] | None = None
+    """Before each fine-tuning what stays goes back to the dense model's weights, or to the subject's ``initial``."""
+    recovery: Recovery | None = None
+    samples: Annotated[int, Field(ge=1)] = 256
+    """Calibration examples that the criterion looks at: the first ones."""
+    graph_timeout_s: Annotated[float, Field(gt=0, le=1e6)] = 60.0
+    """Seconds that finding out which channels hang together may take."""
 
     @field_validator("criterion")
     @classmethod
     def _known(cls, value: str) -> str:
         return _one_of(value, registry.names("pruneproof.criteria"), "criterion")
-
-    @field_validator("fine_tune")
-    @classmethod
-    def _off(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("expected false: one-shot pruning does not fine-tune")
-        return value
 
     @field_validator("ratios")
     @classmethod
@@ -105,23 +133,99 @@ class Prune(Record):
             raise ValueError("expected distinct ratios")
         return value
 
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Prune:
+        for wrong, problem in _contradictions(self):
+            if wrong:
+                raise ValueError(problem)
+        return self
+
+
+def _contradictions(recipe: Prune) -> Iterator[tuple[bool, str]]:
+    pattern = recipe.granularity == "n_of_m"
+    given = recipe.keep_n is not None, recipe.of_m is not None
+    yield pattern and not all(given), "expected keep_n and of_m with granularity 'n_of_m'"
+    yield not pattern and any(given), "expected granularity 'n_of_m' with keep_n and of_m"
+    if pattern and recipe.keep_n is not None and recipe.of_m is not None:
+        yield recipe.keep_n >= recipe.of_m, f"expected keep_n < of_m, got {recipe.keep_n} of {recipe.of_m}"
+        share = Fraction(recipe.of_m - recipe.keep_n, recipe.of_m)
+        exact = len(recipe.ratios) == 1 and recipe.ratios[0] == float(share)
+        yield not exact, f"expected ratios = [{float(share)!r}]: {recipe.keep_n} of {recipe.of_m} stay, whatever else"
+        yield recipe.scope != "global", "expected no scope: an n_of_m pattern ranks within each group of of_m weights"
+        yield recipe.denominator != "units", "expected no denominator: an n_of_m pattern fixes what it removes"
+        yield recipe.layer_floor > 0, "expected no layer_floor: an n_of_m pattern fixes what a layer keeps"
+        yield recipe.steps > 1, "expected steps = 1: an n_of_m pattern has nothing between none and all"
+    elif recipe.scope == "row":
+        yield recipe.granularity != "element", "expected granularity 'element' with scope 'row'"
+        yield recipe.denominator != "units", "expected no denominator: scope 'row' takes the ratio in every row"
+    zeroed = recipe.granularity in ("element", "n_of_m")
+    yield zeroed and recipe.denominator == "macs", "expected another denominator: zeroed weights save no MACs"
+    yield (
+        recipe.schedule == "one_shot" and recipe.steps > 1,
+        f"expected schedule 'linear' or 'cubic' with steps = {recipe.steps}",
+    )
+    yield recipe.rewind is not None and not recipe.fine_tune, "expected fine_tune = true with rewind"
+    yield recipe.recovery is not None and not recipe.fine_tune, "expected fine_tune = true with recovery"
+    yield (
+        recipe.criterion == "movement" and not recipe.fine_tune,
+        "expected fine_tune = true: movement is what weights do while they are trained",
+    )
+    adapters = recipe.recovery is not None and recipe.recovery.lora_rank is not None
+    yield (
+        recipe.criterion == "movement" and adapters,
+        "expected no lora_rank: adapters leave the weights themselves where they are, and movement is theirs",
+    )
+    yield (
+        zeroed and adapters,
+        "expected no lora_rank: merged adapters would fill in the single weights that were zeroed",
+    )
+
 
 class Imported(Record):
-    """``[[variant]]``: a pruned model that another tool made."""
+    """``[[variant]]``: a pruned model that another tool made, or another tool's function that makes it."""
 
     name: Name
     load: Reference | None = None
     """``module:function``, called without arguments, returns a ``torch.nn.Module``."""
-    checkpoint: Annotated[str, Field(pattern=r"\.safetensors$")] | None = None
-    """A safetensors state dict on the subject's own architecture, relative to the policy."""
+    prune: Reference | None = None
+    """``module:function``, called with a copy of the dense model and a ratio, returns a ``torch.nn.Module``."""
+    ratios: Annotated[tuple[Ratio, ...], Field(strict=False, min_length=1)] | None = None
+    """For ``prune``: one variant each, ``<name>@<ratio>``."""
+    checkpoint: Text | None = None
+    """A file, relative to the policy; its ending says what it is (:mod:`pruneproof.formats`)."""
+    unpickle: bool = False
+    """Allow a checkpoint that runs code of its own when it is read."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Of the checkpoint file."""
+    claimed_ratio: Ratio | None = None
+    """What the other tool says is gone; held against what is."""
+    claimed_of: Literal["layer_weights", "all_parameters", "macs"] | None = None
+    """Left out: the layer weights; with ``prune``, whose ratios it is about, what its tool means by a ratio."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Imported:
-        if (self.load is None) == (self.checkpoint is None):
-            raise ValueError("expected exactly one of 'load' and 'checkpoint'")
+        if sum(source is not None for source in (self.load, self.prune, self.checkpoint)) != 1:
+            raise ValueError("expected exactly one of 'load', 'prune' and 'checkpoint'")
         if self.name in RESERVED:
             raise ValueError(f"expected another name: '{self.name}' is taken by PruneProof")
+        if (self.prune is None) != (self.ratios is None):
+            raise ValueError("expected 'prune' and 'ratios' together")
+        if self.ratios is not None and len(set(self.ratios)) != len(self.ratios):
+            raise ValueError("expected distinct ratios")
+        if self.checkpoint is None and (self.unpickle or self.sha256 is not None):
+            raise ValueError("expected 'checkpoint' with 'unpickle' and 'sha256'")
+        if self.prune is not None and self.claimed_ratio is not None:
+            raise ValueError("expected no 'claimed_ratio' with 'prune': each of its ratios is a claim")
+        if self.claimed_of is not None and self.claimed_ratio is None and self.prune is None:
+            raise ValueError("expected 'claimed_ratio' with 'claimed_of'")
+        if self.checkpoint is not None:
+            _one_of(suffix(self.checkpoint), registry.names("pruneproof.formats"), "ending of a checkpoint")
         return self
+
+
+def suffix(path: str) -> str:
+    """The ending of a file's name, without its point."""
+    return path.rpartition(".")[2].lower()
 
 
 class Comparators(Record):
@@ -157,6 +261,21 @@ class Limit(Record):
         if all(getattr(self, key) is None for key in LIMIT_KEYS):
             raise ValueError(f"expected at least one limit: {', '.join(LIMIT_KEYS)}")
         return self
+
+
+class Sensitivity(Record):
+    """``[sensitivity]``: how much each layer alone costs when it is pruned."""
+
+    recipe: Name
+    """One of ``[[prune]]``: its granularity and criterion are used, in one shot."""
+    ratios: Annotated[tuple[Ratio, ...], Field(strict=False, min_length=1)] = (0.3, 0.5, 0.7, 0.9)
+
+    @field_validator("ratios")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if list(value) != sorted(set(value)):
+            raise ValueError("expected distinct ratios, ascending")
+        return value
 
 
 class Waiver(Record):
@@ -230,6 +349,7 @@ class Policy:
     prune: tuple[Prune, ...]
     imported: tuple[Imported, ...]
     comparators: Comparators
+    sensitivity: Sensitivity | None
     suites: Mapping[str, SuitePolicy]
     waivers: tuple[Waiver, ...]
     tests: Tests
@@ -247,7 +367,11 @@ def variants(policy: Policy) -> tuple[VariantSpec, ...]:
         for recipe in policy.prune
         for ratio in recipe.ratios
     )
-    taken = (VariantSpec(entry.name, None, None, entry) for entry in policy.imported)
+    taken = (
+        VariantSpec(entry.name if ratio is None else f"{entry.name}@{ratio!r}", None, ratio, entry)
+        for entry in policy.imported
+        for ratio in entry.ratios or (None,)
+    )
     return (*pruned, *taken)
 
 
@@ -283,6 +407,7 @@ def as_table(policy: Policy) -> dict[str, Any]:
         "prune": [_dump(entry) for entry in policy.prune],
         "variant": [_dump(entry) for entry in policy.imported],
         "comparators": _dump(policy.comparators),
+        **({"sensitivity": _dump(policy.sensitivity)} if policy.sensitivity else {}),
         "suites": {
             name: {
                 **_dump(entry.options),
@@ -298,6 +423,12 @@ def as_table(policy: Policy) -> dict[str, Any]:
 
 def _dump(record: BaseModel) -> dict[str, Any]:
     return record.model_dump(exclude_none=True)
+
+
+def words(recipe: Prune) -> dict[str, str]:
+    """Every setting of a recipe but its name and ratios, spelled; those that are not given are left out."""
+    table = recipe.model_dump(exclude_none=True, exclude={"name", "ratios"})
+    return {key: value if isinstance(value, str) else canonical(value) for key, value in table.items()}
 
 
 def canonical(value: Any) -> str:

@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,6 +27,7 @@ from pruneproof.policy import (
     Limit,
     Policy,
     Prune,
+    Sensitivity,
     SubjectTable,
     SuitePolicy,
     Tests,
@@ -89,7 +90,7 @@ def parse(text: str, path: str | Path = "audit.toml") -> Policy:
 class _Reader:
     """Reads one file; keeps what error messages need."""
 
-    TABLES = ("audit", "subject", "prune", "variant", "comparators", "suites", "waivers", "tests")
+    TABLES = ("audit", "subject", "prune", "variant", "comparators", "sensitivity", "suites", "waivers", "tests")
 
     def __init__(self, text: str, path: Path) -> None:
         self.text = text
@@ -112,6 +113,9 @@ class _Reader:
             prune=self._records(Prune, "prune", table),
             imported=self._records(Imported, "variant", table),
             comparators=self._record(Comparators, ("comparators",), table.get("comparators", {})),
+            sensitivity=self._record(Sensitivity, ("sensitivity",), table["sensitivity"])
+            if "sensitivity" in table
+            else None,
             suites=self._suites(table["suites"], audit),
             waivers=self._records(Waiver, "waivers", table),
             tests=self._record(Tests, ("tests",), table.get("tests", {})),
@@ -179,6 +183,14 @@ class _Reader:
 
     def _coherent(self, policy: Policy) -> None:
         self._unique_names(policy)
+        if policy.sensitivity is not None and policy.sensitivity.recipe not in {entry.name for entry in policy.prune}:
+            recipes = tuple(entry.name for entry in policy.prune)
+            wrong = policy.sensitivity.recipe
+            self._fail(("sensitivity", "recipe"), f"no [[prune]] is called {wrong!r}", offer(wrong, recipes))
+        for recipe in policy.prune:
+            if policy.sensitivity and recipe.name == policy.sensitivity.recipe and recipe.criterion == "movement":
+                why = "movement is seen while training, and sensitivity trains nothing"
+                self._fail(("sensitivity", "recipe"), why, "name a recipe of another criterion")
         every = {variant.name: variant for variant in variants(policy)}
         if not every:
             self._fail((), "nothing to audit: no [[prune]] and no [[variant]]", "add a [[prune]] with ratios")
@@ -248,6 +260,9 @@ class _Reader:
         if not isinstance(table, dict):
             self._fail(where, f"expected a table, got {_kind(table)}", "see the reference of audit.toml in docs/")
         self._known_keys(where, table, tuple(record.model_fields))
+        for key, inner in _tables_in(record).items():
+            if isinstance(table.get(key), dict):
+                self._known_keys((*where, key), table[key], tuple(inner.model_fields))
         try:
             return record.model_validate(table)
         except ValidationError as error:
@@ -256,8 +271,8 @@ class _Reader:
             held = next(end for end in range(len(first["loc"]), -1, -1) if toml_source.holds(table, first["loc"][:end]))
             path = (*where, *first["loc"][:held])
             if first["type"] == "missing":
-                key = first["loc"][-1]
-                self._fail(where, f"'{key}' is missing", f"add {key} = …")
+                missing = first["loc"][-1]
+                self._fail(where, f"'{missing}' is missing", f"add {missing} = …")
             message = first["msg"].removeprefix("Value error, ")
             got = first.get("input")
             shown = "" if isinstance(got, dict | BaseModel) else f", got {_kind(got)} {_shown(got)}"
@@ -277,6 +292,17 @@ class _Reader:
         place = f"{self.path}" + (f", line {line}" if line else "")
         key = _spell((*self.prefix, *where))
         raise PolicyError(f"{place}: {key + ': ' if key else ''}{problem}", remedy)
+
+
+def _tables_in(record: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Keys of a table that are tables themselves."""
+    parts = {key: get_args(field.annotation) for key, field in record.model_fields.items()}
+    return {
+        key: part
+        for key, found in parts.items()
+        for part in found
+        if isinstance(part, type) and issubclass(part, BaseModel)
+    }
 
 
 def _kind(value: object) -> str:

@@ -9,7 +9,8 @@ import torch
 
 from pruneproof.digests import class_name
 
-_LINEAR = {"Linear", "NonDynamicallyQuantizableLinear", "Bilinear", "LazyLinear"}
+_LINEAR = {"Linear", "NonDynamicallyQuantizableLinear", "Bilinear", "LazyLinear", "Conv1D"}
+"""``Conv1D`` is transformers' name of a linear layer with its weight transposed; torch's convolution is ``Conv1d``."""
 _CONV = {f"{kind}{d}d" for kind in ("Conv", "ConvTranspose", "LazyConv", "LazyConvTranspose") for d in (1, 2, 3)}
 _RECURRENT = {"RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"}
 _ATTENTION = {"MultiheadAttention"}
@@ -63,24 +64,40 @@ def _kinds(module: torch.nn.Module) -> set[str]:
     return {kind.__name__ for kind in type(module).__mro__} | {class_name(module)}
 
 
+def reduction_dim(model: torch.nn.Module, name: str) -> int:
+    """The dimension of weight ``name`` that its layer sums over first: its input features or channels."""
+    owner = model.get_submodule(name.rpartition(".")[0])
+    kinds = _kinds(owner)
+    if "Bilinear" in kinds:
+        return 2
+    return 0 if "Conv1D" in kinds or any(kind.startswith("ConvTranspose") for kind in kinds) else 1
+
+
+def layer_weight_count(model: torch.nn.Module) -> int:
+    """Elements of all layer weights, shared ones once."""
+    return sum(weight.numel() for weight in weights(model).values())
+
+
 def round_half_up(n: int, ratio: float) -> int:
     """⌊n·ratio + ½⌋, on the decimal number that ``ratio`` was written as: 0.29 of 100 is 29."""
     return int(Fraction(repr(ratio)) * n + Fraction(1, 2))
 
 
-def sparsity(dense: torch.nn.Module, variant: torch.nn.Module, pruned: set[str] | None) -> dict[str, float]:
+def sparsity(
+    dense: torch.nn.Module, variant: torch.nn.Module, pruned: tuple[set[str], set[str]] | None
+) -> dict[str, float]:
     """Share of the dense network's elements that are gone from ``variant``, zeroed or removed.
 
     Counted on the tensors themselves, whatever a plan claims: 1 - non-zeros(variant) / elements(dense),
     under three denominators.
 
     Args:
-        pruned: names of the tensors that the plan touches; ``None`` for a variant without a plan, whose
-            tensors may bear other names: all layer weights.
+        pruned: names of the tensors that the plan touches, in the one and in the other; ``None`` for a variant
+            without a plan, whose tensors may bear other names: all layer weights.
     """
-    before, after = _tensors(dense), _tensors(variant)
+    before, after = tensors_of(dense), tensors_of(variant)
     layers = [_of_layers(model, found) for model, found in ((dense, before), (variant, after))]
-    touched = layers if pruned is None else [_picked(found, pruned) for found in (before, after)]
+    touched = layers if pruned is None else [_picked(*pair) for pair in zip((before, after), pruned, strict=True)]
     return {
         "pruned_tensors": _gone(*touched),
         "layer_weights": _gone(*layers),
@@ -88,7 +105,7 @@ def sparsity(dense: torch.nn.Module, variant: torch.nn.Module, pruned: set[str] 
     }
 
 
-def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The parameters under every name; a reparametrized or masked one as the tensor that it stands for."""
     found: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
     buffers = dict(model.named_buffers(remove_duplicate=False))

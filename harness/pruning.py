@@ -1,164 +1,201 @@
-"""From a recipe and a ratio to a plan: score, select, done.
+"""From a recipe and a ratio to a plan: score, select, train where the recipe says so, step by step.
 
-Selection is exact: k = round-half-up(n · ratio) units go, the lowest scores first, ties by position.
+Between steps the *masked network of full size* is trained, so that names and shapes stay, and what has gone is held
+at zero. The plan then holds what training changed.
 """
 
 from __future__ import annotations
 
-import math
-from types import ModuleType
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 
-from pruneproof import digests, prunable, registry, structure
-from pruneproof.errors import PruningError
-from pruneproof.plan import PrunePlan, Removal
+from pruneproof import digests, inference, policy, recovery, schedule, surgery, training
+from pruneproof.choice import Choice, Showing
+from pruneproof.errors import PruningError, SubjectError
+from pruneproof.grouped_units import GroupedUnits
+from pruneproof.plan import PrunePlan
 from pruneproof.policy import Prune
-from pruneproof.structure import Group
-from pruneproof.subject import Inputs
+from pruneproof.single_weights import SingleWeights
+from pruneproof.subject import Subject
+
+SINGLE = ("element", "n_of_m")
+"""Granularities that zero weights; the others remove units physically."""
 
 
-def plan(recipe: Prune, ratio: float, model: torch.nn.Module, inputs: Inputs, seed: int) -> PrunePlan:
-    """What ``recipe`` removes from ``model`` at ``ratio``.
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A plan, and what was seen while it was made.
 
     Args:
-        ratio: share of units in (0, 1); a unit is a weight or a channel, as the recipe's granularity says.
-        inputs: one or two examples, to trace with.
+        revived: weights that were gone and were not zero when training ended; ``None``: nothing was trained.
+    """
+
+    plan: PrunePlan
+    revived: int | None
+
+
+class Planner:
+    """Makes the plans of one recipe; what does not depend on the ratio is found out once.
+
+    Args:
+        recipe: what to do.
+        subject: the dense model, which is left as it was, with calibration and training data.
+        seed: everything random is drawn from it.
+        model: digest of the dense model, where it is known.
 
     Raises:
-        PruningError: nothing can be pruned, or not that much.
+        PruningError: nothing can be pruned, or the recipe does not suit the network.
+        SubjectError: the subject lacks what the recipe needs.
     """
-    criterion = registry.member("pruneproof.criteria", recipe.criterion)
-    make = _channels if recipe.granularity == "channel" else _elements
-    return make(recipe, ratio, model, inputs, seed, criterion)
 
+    def __init__(self, recipe: Prune, subject: Subject, seed: int, model: str | None = None) -> None:
+        self.recipe, self.subject, self.seed = recipe, subject, seed
+        self.model = model or digests.of_model(subject.model)
+        self.trainer()
+        self.showing = Showing(recipe, subject, seed)
+        self.units: SingleWeights | GroupedUnits
+        if recipe.granularity in SINGLE:
+            self.units = SingleWeights(recipe, subject.model, self.showing)
+        else:
+            traced, _ = next(inference.batches(subject.test, 2))
+            self.units = GroupedUnits(recipe, subject.model, traced, self.showing)
 
-def _elements(
-    recipe: Prune, ratio: float, model: torch.nn.Module, inputs: Inputs, seed: int, criterion: ModuleType
-) -> PrunePlan:
-    weights = prunable.weights(model)
-    if not weights:
-        raise PruningError("no linear, convolutional, recurrent or attention weights to prune", "audit another model")
-    scores = {name: _sound(name, criterion.elements(weight.detach().cpu())) for name, weight in weights.items()}
-    gone = select([score.reshape(-1) for score in scores.values()], ratio, recipe.scope)
-    masks = {name: ~lost.reshape(scores[name].shape) for name, lost in zip(scores, gone, strict=True)}
-    return PrunePlan(
-        recipe=_words(recipe),
-        ratio=ratio,
-        seed=seed,
-        model=digests.of_model(model),
-        removed=sum(int(lost.sum()) for lost in gone),
-        units=sum(len(lost) for lost in gone),
-        masks=masks,
-        removals=(),
-        left_whole=prunable.out_of_reach(model),
-    )
+    def plan(self, ratio: float) -> Made:
+        """What the recipe removes at ``ratio``, a share in (0, 1) of what its ``denominator`` names.
 
+        Raises:
+            PruningError: not that much can go, or training went wrong.
+            SubjectError: the subject's own functions went wrong.
+        """
+        run = _Run(self, ratio)
+        return run.finished()
 
-def _channels(
-    recipe: Prune, ratio: float, model: torch.nn.Module, inputs: Inputs, seed: int, criterion: ModuleType
-) -> PrunePlan:
-    groups, whole = structure.groups(model, inputs)
-    if not groups:
-        reasons = "; ".join(f"{layer}: {reason}" for layer, reason in whole) or "no such layers"
-        raise PruningError(f"no channels can be removed: {reasons}", "use granularity = 'element'")
-    tensors = dict(model.named_parameters(remove_duplicate=False))
-    scores = [_sound(group.name, criterion.channels(_produced(group, tensors))) for group in groups]
-    gone = select(scores, ratio, recipe.scope, floor=1)
-    return PrunePlan(
-        recipe=_words(recipe),
-        ratio=ratio,
-        seed=seed,
-        model=digests.of_model(model),
-        removed=sum(int(lost.sum()) for lost in gone),
-        units=sum(len(lost) for lost in gone),
-        masks={},
-        removals=_removals(groups, gone),
-        left_whole=tuple(whole),
-    )
-
-
-def _words(recipe: Prune) -> dict[str, str]:
-    return {key: str(getattr(recipe, key)) for key in ("granularity", "criterion", "scope", "schedule")}
-
-
-def _sound(name: str, scores: torch.Tensor) -> torch.Tensor:
-    if not torch.isfinite(scores).all():
-        raise PruningError(f"{name} holds NaN or infinity", "mend the dense model first")
-    return scores
-
-
-def _produced(group: Group, tensors: dict[str, torch.nn.Parameter]) -> torch.Tensor:
-    """``(units, weights a unit)``: every weight that produces a unit, over all coupled layers."""
-    rows = []
-    for entry in group.slices:
-        if entry.role == "produces":
-            weight = tensors[entry.tensor].detach().cpu().movedim(entry.dim, 0)
-            picked = torch.empty((group.size, weight[0].numel()), dtype=weight.dtype)
-            picked[entry.units] = weight[entry.positions].reshape(len(entry.positions), -1)
-            rows.append(picked)
-    return torch.cat(rows, dim=1)
-
-
-def _removals(groups: list[Group], gone: list[torch.Tensor]) -> tuple[Removal, ...]:
-    merged: dict[tuple[str, int], list[torch.Tensor]] = {}
-    roles = {}
-    for group, lost in zip(groups, gone, strict=True):
-        for entry in group.slices:
-            picked = entry.positions[lost[entry.units]]
-            if len(picked):
-                merged.setdefault((entry.tensor, entry.dim), []).append(picked)
-                roles[entry.tensor, entry.dim] = entry.role
-    return tuple(
-        Removal(tensor, dim, roles[tensor, dim], torch.unique(torch.cat(found)))
-        for (tensor, dim), found in merged.items()
-    )
-
-
-def select(scores: list[torch.Tensor], ratio: float, scope: str, floor: int = 0) -> list[torch.Tensor]:
-    """Which units go: booleans like ``scores``, exactly round-half-up(n · ratio) of them true.
-
-    The lowest scores go first; equal scores in the order of their positions. ``scope`` is ``"global"``
-    (n counts all layers) or ``"layer"`` (each layer by itself). Every layer keeps at least ``floor``
-    units; what the floor saves in one layer is taken from the next lowest scores elsewhere.
-
-    Raises:
-        PruningError: nothing would go, or the floor forbids that much.
-    """
-    if scope == "layer":
-        gone = [_lowest([score], prunable.round_half_up(len(score), ratio), floor, ratio)[0] for score in scores]
-    else:
-        k = prunable.round_half_up(sum(map(len, scores)), ratio)
-        gone = _lowest(scores, k, floor, ratio)
-    if not any(bool(lost.any()) for lost in gone):
-        total = sum(map(len, scores))
-        raise PruningError(f"ratio {ratio!r} of {total} units removes nothing", "raise the ratio")
-    return gone
-
-
-def _lowest(scores: list[torch.Tensor], k: int, floor: int, ratio: float) -> list[torch.Tensor]:
-    sizes = [len(score) for score in scores]
-    flat = torch.cat(scores)
-    order = torch.sort(flat, stable=True).indices
-    layers = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    if floor:
-        order = order[~_saved(order, layers, len(sizes), floor)]
-    if k > len(order):
-        raise PruningError(
-            f"ratio {ratio!r} asks for {k} of {len(flat)} units, but {floor} must stay in each of {len(sizes)} layers",
-            f"ask for at most {math.floor(1e4 * len(order) / len(flat)) / 1e4}"
-            if len(order)
-            else "use scope = 'global'",
+    def bare(self, choice: Choice, ratio: float) -> PrunePlan:
+        """The plan of ``choice``, without what training changed."""
+        return PrunePlan(
+            recipe=policy.words(self.recipe),
+            ratio=ratio,
+            seed=self.seed,
+            model=self.model,
+            removed=choice.removed,
+            units=choice.units,
+            achieved=choice.achieved,
+            resolution=choice.resolution,
+            layers=choice.layers,
+            calibration=self.showing.digest,
+            masks=choice.masks,
+            removals=choice.removals,
+            blocks=choice.blocks,
+            settings=choice.settings,
+            left_whole=tuple(self.units.whole.items()),
         )
-    gone = torch.zeros(len(flat), dtype=torch.bool)
-    gone[order[:k]] = True
-    return list(torch.split(gone, sizes))
+
+    def trainer(self) -> Callable[..., None] | None:
+        """A fine-tuning function for one plan: what it keeps between steps is not handed on to another.
+
+        Raises:
+            SubjectError: the subject lacks what it needs.
+        """
+        if not self.recipe.fine_tune:
+            return None
+        if self.recipe.rewind == "initial" and self.subject.initial is None:
+            raise SubjectError("rewind = 'initial', and the subject has no initial weights", "give Subject(initial=…)")
+        if self.recipe.recovery is not None:
+            if self.subject.train is None:
+                raise SubjectError("recovery, and the subject has no training data", "give Subject(train=Data(…))")
+            return recovery.function(self.recipe.recovery, self.subject, surgery.copied(self.subject.model))
+        if self.subject.fine_tune is None:
+            raise SubjectError(
+                "fine_tune = true, and the subject has no fine-tuning function",
+                "give Subject(fine_tune=…), or Subject(train=Data(…)) and a recovery table",
+            )
+        return self.subject.fine_tune
 
 
-def _saved(order: torch.Tensor, layers: torch.Tensor, count: int, floor: int) -> torch.Tensor:
-    """Places in ``order`` of each layer's ``floor`` highest scores."""
-    saved = torch.zeros(len(order), dtype=torch.bool)
-    for layer in range(count):
-        places = (layers[order] == layer).nonzero()[:, 0]
-        saved[places[-floor:]] = True
-    return saved
+class _Run:
+    """One plan in the making."""
+
+    def __init__(self, planner: Planner, ratio: float) -> None:
+        self.planner, self.recipe, self.ratio = planner, planner.recipe, ratio
+        self.fine_tune = planner.trainer()
+        changes = self.fine_tune is not None or planner.showing.compensates
+        dense = planner.subject.model
+        private = surgery.copied if changes else surgery.sharing
+        self.plain = private(dense).eval() if changes or planner.showing.looks_at_data else dense
+        """Full size, without hooks: the dense network's weights, or what training has made of them."""
+        self.choice: Choice | None = None
+        self.revived: int | None = None
+        self.movement: dict[str, torch.Tensor] | None = None
+
+    def finished(self) -> Made:
+        recipe = self.recipe
+        steps = schedule.ratios(self.ratio, recipe.schedule, recipe.steps)
+        if recipe.criterion == "movement":
+            self._train(0, recipe.steps)
+        for step, ratio in enumerate(steps, start=1):
+            self.choice = self.planner.units.choose(self._so_far(), ratio, self.choice, self.movement)
+            if self.choice.updated:
+                surgery.overwrite(self.plain, self.choice.updated)
+            if self.fine_tune is not None:
+                self._train(step, recipe.steps)
+        assert self.choice is not None
+        bare = self.planner.bare(self.choice, self.ratio)
+        return Made(replace(bare, weights=self._changed(bare)), self.revived)
+
+    def _so_far(self) -> torch.nn.Module:
+        """The network as pruned up to now, of full size: what the criterion looks at."""
+        if self.choice is None:
+            return self.plain
+        return surgery.masked(self.planner.bare(self.choice, self.ratio), self.plain)
+
+    def _train(self, step: int, steps: int) -> None:
+        """Trains the masked network; ``step`` 0 is before anything went."""
+        assert self.fine_tune is not None
+        subject = self.planner.subject
+        work, masks = surgery.copied(self.plain), {}
+        if self.choice is not None:
+            bare = self.planner.bare(self.choice, self.ratio)
+            work = surgery.masked(bare, self.plain)
+            masks = {**bare.masks, **surgery.reading_masks(bare, self.plain)}
+        if self.recipe.rewind is not None and step:
+            values = subject.initial if self.recipe.rewind == "initial" else surgery.named_tensors(subject.model)
+            training.rewind(work, values or {}, masks)
+        records = self.recipe.criterion == "movement"
+        trained = training.train(
+            work, masks, self.fine_tune, step=step, steps=steps, seed=self._seed(step), movement=records
+        )
+        self.revived = (self.revived or 0) + trained.revived
+        if records:
+            before = self.movement or {}
+            self.movement = {name: moved + before.get(name, 0) for name, moved in trained.movement.items()}
+        surgery.overwrite(self.plain, surgery.named_tensors(work))
+
+    def _seed(self, step: int) -> int:
+        """Distinct for each step, whatever was drawn before."""
+        return digests.of_text(f"{self.planner.seed}:{self.ratio!r}:{step}")
+
+    def _changed(self, bare: PrunePlan) -> dict[str, torch.Tensor]:
+        """Tensors of the pruned network that are not those of the dense one."""
+        dense = self.planner.subject.model
+        if self.plain is dense or (self.revived is None and not self.planner.showing.compensates):
+            return {}
+        untrained = surgery.named_tensors(surgery.shrunk(bare, dense))
+        trained = surgery.named_tensors(surgery.shrunk(bare, self.plain))
+        return {name: t.detach() for name, t in trained.items() if not torch.equal(t, untrained[name])}
+
+
+def plan(recipe: Prune, ratio: float, subject: Subject, seed: int) -> PrunePlan:
+    """What ``recipe`` removes from the subject's model at ``ratio``.
+
+    Raises:
+        PruningError, SubjectError: see :class:`Planner`.
+    """
+    made = Planner(recipe, subject, seed).plan(ratio)
+    if made.revived:
+        raise PruningError(
+            f"self-check V5: {made.revived} weights that were gone are not zero after training",
+            "train with an optimizer of torch.optim, and change weights through it alone",
+        )
+    return made.plan

@@ -48,7 +48,14 @@ class Subject:
         test: the examples that the verdict rests on.
         calibration: examples disjoint from ``test``, for thresholds and data-driven criteria.
         shifted: further test sets by name, drawn from other distributions.
-        fine_tune: ``fine_tune(model, *, step, steps, generator) -> None``, trains in place.
+        train: examples to train with after pruning, disjoint from ``test``, for ``recovery`` and ``movement``.
+        loss: ``loss(output, targets) -> scalar tensor``, of what the model returns for a batch. Default: cross-entropy
+            for classification (of one logit: binary), mean squared error for regression.
+        fine_tune: ``fine_tune(model, *, step, steps, generator) -> None``, trains in place; ``step`` runs from
+            1 to ``steps``; with criterion ``movement`` it is called with 0 first, before anything is gone. While it
+            runs, every optimizer step is followed by setting what was pruned to zero again.
+        initial: the weights that training started from, as a state dict; lottery-ticket rewinding goes back to
+            them.
         classes: class names in the order of the class indices; for two classes the second one is
             the positive class. Default: ``("0", "1", ...)``.
         threshold: the operating point of a binary classifier, a probability of the positive class in
@@ -63,7 +70,10 @@ class Subject:
     test: Data
     calibration: Data | None = None
     shifted: Mapping[str, Data] = field(default_factory=dict)
+    train: Data | None = None
+    loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None
     fine_tune: Callable[..., None] | None = None
+    initial: Mapping[str, torch.Tensor] | None = None
     classes: Sequence[str] | None = None
     threshold: float | Literal["f1", "balanced_accuracy"] | None = None
     allow_missing: bool = False

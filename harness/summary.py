@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pruneproof import wording
-from pruneproof.evidence import Evidence, GateRow, VariantRow
+from pruneproof.evidence import Evidence, GateRow, SelfCheck, SensitivityRow, VariantRow
 from pruneproof.verdicts import GLYPHS, RELEASING, WORST_FIRST, Verdict
 
 
@@ -45,6 +45,71 @@ class FirstBreak:
     """How many more segment gates fail there."""
     overall_passes: bool
     """Overall accuracy passes its gates there."""
+
+
+@dataclass(frozen=True)
+class NotSo:
+    """A self-check that does not hold.
+
+    Args:
+        variants: one, where the check decides; where it is only reported, all of which the same is reported.
+        check: of the first of them.
+    """
+
+    variants: tuple[VariantRow, ...]
+    check: SelfCheck
+
+    @property
+    def outcome(self) -> str:
+        """Which check it is, and its claim."""
+        failed = "failed" if self.check.decides else "does not hold (reported only)"
+        return f"self-check {self.check.id} {failed}: {wording.claim(self.check)}"
+
+    @property
+    def text(self) -> str:
+        """The variants, the claim, and what was seen of the first."""
+        return f"{', '.join(row.name for row in self.variants)}: {self.outcome}: {self.detail}"
+
+    @property
+    def detail(self) -> str:
+        """What was seen of the first variant."""
+        first = f"{self.variants[0].name}: " if len(self.variants) > 1 else ""
+        return f"{first}{self.check.detail}"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it costs to prune one layer alone.
+
+    Args:
+        rows: one a ratio, ascending.
+        mean: of the harm over the rows with a value; ``None`` where there is none.
+    """
+
+    recipe: str
+    layer: str
+    rows: tuple[SensitivityRow, ...]
+    dense: SensitivityRow | None
+    mean: float | None
+
+    @property
+    def text(self) -> str:
+        """The whole sentence, of the most sensitive layer."""
+        return f"most sensitive layer under {self.recipe}: {self.layer}; {self.loss}"
+
+    @property
+    def loss(self) -> str:
+        """What is lost, over how many ratios, and on how many examples."""
+        own = [row for row in self.rows if row.value is not None]
+        if self.mean is None or not own:
+            return "it could not be measured"
+        over = f"at {wording.percent(own[0].ratio)}" if len(own) == 1 else f"on average over {len(own)} ratios"
+        lost = (
+            f"accuracy {'falls' if self.mean >= 0 else 'rises'} by {wording.number(abs(self.mean))}"
+            if own[0].metric == "accuracy"
+            else f"mean absolute error {'rises' if self.mean >= 0 else 'falls'} by {wording.percent(abs(self.mean))}"
+        )
+        return f"pruned alone, {lost} {over} ({wording.plural(own[0].n, 'calibration example')})"
 
 
 def headline(evidence: Evidence) -> str:
@@ -130,7 +195,7 @@ def _sentence(name: str, variant: VariantRow | None, evidence: Evidence) -> Sent
 def first_breaks(evidence: Evidence) -> list[FirstBreak]:
     """Where segments break first, recipe by recipe."""
     found: dict[str, FirstBreak] = {}
-    ladder = [row for row in evidence.variants if row.kind == "pruned" and row.requested_ratio is not None]
+    ladder = [row for row in evidence.variants if row.requested_ratio is not None]
     for variant in sorted(ladder, key=lambda row: row.requested_ratio or 0.0):
         name = wording.recipe(variant)
         gates = [gate for gate in evidence.gates if gate.variant == variant.name]
@@ -143,3 +208,53 @@ def first_breaks(evidence: Evidence) -> list[FirstBreak]:
         worst = max(named, key=wording.beyond)
         found[name] = FirstBreak(name, variant, worst, len(broken) - 1, passes)
     return [found[name] for name in dict.fromkeys(map(wording.recipe, evidence.variants)) if name in found]
+
+
+def not_so(evidence: Evidence) -> list[NotSo]:
+    """The self-checks that do not hold, those that decide first."""
+    every = [(row, check) for row in evidence.variants for check in row.self_checks if not check.passed]
+    decided = [NotSo((row,), check) for row, check in every if check.decides]
+    alike: dict[tuple[str, str], list[tuple[VariantRow, SelfCheck]]] = {}
+    for row, check in every:
+        if not check.decides:
+            alike.setdefault((check.id, check.claim), []).append((row, check))
+    return [*decided, *(NotSo(tuple(row for row, _ in same), same[0][1]) for same in alike.values())]
+
+
+def harm(row: SensitivityRow, dense: SensitivityRow | None) -> float | None:
+    """What was lost against dense, positive for worse: accuracy, or mean absolute error relative to dense's."""
+    if row.value is None or dense is None or dense.value is None:
+        return None
+    if row.metric == "accuracy":
+        return dense.value - row.value
+    return (row.value - dense.value) / dense.value if dense.value else None
+
+
+def costs(evidence: Evidence) -> list[Cost]:
+    """One for each recipe and layer, in the network's order."""
+    dense = {row.recipe: row for row in evidence.sensitivity if row.layer is None}
+    layers: dict[tuple[str, str], list[SensitivityRow]] = {}
+    for row in evidence.sensitivity:
+        if row.layer is not None:
+            layers.setdefault((row.recipe, row.layer), []).append(row)
+    return [_cost(recipe, layer, rows, dense.get(recipe)) for (recipe, layer), rows in layers.items()]
+
+
+def _cost(recipe: str, layer: str, rows: list[SensitivityRow], dense: SensitivityRow | None) -> Cost:
+    known = [lost for row in rows if (lost := harm(row, dense)) is not None]
+    mean = sum(known) / len(known) if known else None
+    return Cost(recipe, layer, tuple(sorted(rows, key=lambda row: row.ratio or 0.0)), dense, mean)
+
+
+def ranked(found: Sequence[Cost]) -> list[Cost]:
+    """The most sensitive layer first: by the mean harm; those that could not be measured last."""
+    return sorted(found, key=lambda cost: float("inf") if cost.mean is None else -cost.mean)
+
+
+def most_sensitive(evidence: Evidence) -> list[Cost]:
+    """The most sensitive layer of each recipe whose sensitivity was measured, where it loses anything."""
+    first: dict[str, Cost] = {}
+    for cost in ranked(costs(evidence)):
+        if cost.mean is not None and cost.mean > 0:
+            first.setdefault(cost.recipe, cost)
+    return list(first.values())

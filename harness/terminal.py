@@ -23,6 +23,16 @@ def broke_first(evidence: Evidence) -> Iterator[str]:
         yield f"{where}: {gate.metric} {summary.against(gate)}"
 
 
+def findings(evidence: Evidence) -> Iterator[str]:
+    """What the matrix does not show: a line for each, nothing where there is nothing to tell."""
+    yield from broke_first(evidence)
+    for found in summary.not_so(evidence):
+        if not found.check.decides or found.variants[0].error is None:  # else the variant's error says it
+            yield found.text
+    for cost in summary.most_sensitive(evidence):
+        yield cost.text
+
+
 def matrix(evidence: Evidence) -> tuple[list[str], list[list[str]]]:
     """Header and rows: one row a gate, its family summed up by the worst member; one column a variant."""
     variants = [row for row in evidence.variants if row.kind in ("pruned", "imported")]

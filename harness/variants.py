@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 
-from pruneproof import digests, inference, loading, plan, profile, prunable, pruning, selfcheck
+from pruneproof import digests, imported, inference, loading, plan, profile, prunable, selfcheck, surgery
 from pruneproof.checking import Loaded
 from pruneproof.errors import PruningError
 from pruneproof.evidence import SelfCheck, VariantRow
+from pruneproof.planners import Planners
 from pruneproof.policy import Policy, VariantSpec
 from pruneproof.subject import Data, Inputs, Subject
 
@@ -29,7 +30,7 @@ class Built:
 
 def dense(loaded: Loaded) -> Built:
     """A copy of the subject's model: even a forward pass may change a model's state."""
-    model = plan.copied(loaded.subject.model)
+    model = surgery.copied(loaded.subject.model)
     return Built(model, _row("dense", "dense", loaded, model, None))
 
 
@@ -39,41 +40,50 @@ def previous(loaded: Loaded, asked: Policy, source: str) -> Built:
     return Built(found, _row("previous", "previous", loaded, found, None))
 
 
-def build(spec: VariantSpec, loaded: Loaded, asked: Policy) -> Built:
-    """The variant that ``spec`` asks for; self-checks are in its row.
+def build(spec: VariantSpec, planners: Planners, asked: Policy) -> Built:
+    """The variant that ``spec`` asks for; the self-checks that concern it alone are in its row.
 
     Raises:
         PruningError, SubjectError: it cannot be built.
     """
-    subject = loaded.subject
-    if digests.of_model(subject.model) != loaded.model_digest:
+    loaded = planners.loaded
+    if digests.of_model(loaded.subject.model) != loaded.model_digest:
         raise PruningError(
             "the dense model was changed since it was loaded, by the subject's own code",
             "let every function that loads a model build a model of its own",
         )
-    if spec.imported is not None:
-        source = spec.imported.load or spec.imported.checkpoint or ""
-        found = loading.model(source, subject, asked.folder)
-        return Built(found, _row(spec.name, "imported", loaded, found, None))
+    return _imported(spec, loaded, asked) if spec.imported is not None else _pruned(spec, planners)
+
+
+def _pruned(spec: VariantSpec, planners: Planners) -> Built:
     assert spec.recipe is not None
     assert spec.ratio is not None
-    made = pruning.plan(spec.recipe, spec.ratio, subject.model, _first(subject, 2), asked.audit.seed)
-    variant = plan.apply(made, subject.model)
+    loaded, subject = planners.loaded, planners.loaded.subject
+    made = planners.made(spec.recipe, spec.ratio)
+    found = made.plan
+    variant = surgery.apply(found, subject.model)
     checks = selfcheck.checks(
-        made, plan.copied(subject.model), variant, Data(_first(subject, SAMPLE)), asked.audit.seed
+        made, surgery.copied(subject.model), variant, Data(_first(subject, SAMPLE)), planners.seed
     )
-    row = _row(spec.name, "pruned", loaded, variant, made.tensors).model_copy(
+    row = _row(spec.name, "pruned", loaded, variant, surgery.touched(found, subject.model)).model_copy(
         update={
-            "recipe": dict(made.recipe),
+            "recipe": dict(found.recipe),
             "requested_ratio": spec.ratio,
-            "units_removed": made.removed,
-            "units": made.units,
-            "plan_sha256": plan.digest(made),
+            "achieved_ratio": found.achieved,
+            "units_removed": found.removed,
+            "units": found.units,
+            "plan_sha256": plan.digest(found),
             "self_checks": checks,
-            "left_whole": list(made.left_whole),
+            "left_whole": list(found.left_whole),
         }
     )
-    return Built(variant, row, made)
+    return Built(variant, row, found)
+
+
+def _imported(spec: VariantSpec, loaded: Loaded, asked: Policy) -> Built:
+    found = imported.load(spec, loaded.subject, asked.folder)
+    row = _row(spec.name, "imported", loaded, found, None)
+    return Built(found, imported.described(spec, row, loaded.subject.model, found, _first(loaded.subject, 1)))
 
 
 def verified(row: VariantRow) -> None:
@@ -82,12 +92,14 @@ def verified(row: VariantRow) -> None:
     Raises:
         PruningError: naming the check and what it saw.
     """
-    failed: list[SelfCheck] = [check for check in row.self_checks if not check.passed]
+    failed: list[SelfCheck] = [check for check in row.self_checks if check.decides and not check.passed]
     if failed:
         first = failed[0]
         raise PruningError(
             f"self-check {first.id} failed: {first.claim}: {first.detail}",
-            "this network is not the one that its plan claims; prune single weights, or exclude the layer",
+            "correct the claim, or import the model that was meant"
+            if row.kind == "imported"
+            else "this network is not the one that its plan claims; prune single weights, or exclude the layer",
         )
 
 
@@ -96,7 +108,7 @@ def _row(
     kind: Literal["dense", "pruned", "imported", "previous"],
     loaded: Loaded,
     model: torch.nn.Module,
-    touched: set[str] | None,
+    touched: tuple[set[str], set[str]] | None,
 ) -> VariantRow:
     total, nonzero = profile.parameters(model)
     subject = loaded.subject

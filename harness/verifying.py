@@ -85,8 +85,13 @@ def _files(found: Evidence, folder: Path) -> Iterator[str]:
             yield f"the plan of {row.name} was changed after the audit: its digest differs"
         if stored.model != found.subject.model_sha256:
             yield f"the plan of {row.name} is for another model than the subject's"
-        plans = (dict(stored.recipe), stored.ratio, stored.removed, stored.units, list(stored.left_whole))
-        if plans != (row.recipe, row.requested_ratio, row.units_removed, row.units, row.left_whole):
+        plans = (
+            dict(stored.recipe), stored.ratio, stored.achieved, stored.removed, stored.units, list(stored.left_whole),
+        )  # fmt: skip
+        recorded = (
+            row.recipe, row.requested_ratio, row.achieved_ratio, row.units_removed, row.units, row.left_whole,
+        )  # fmt: skip
+        if plans != recorded:
             yield f"{row.name}: what is recorded of its plan is not what the plan says"
 
 
@@ -202,7 +207,9 @@ def _compared(
         problems.append("the waivers, or what came of them, are not those of the policy")
     if auditing.overall(judged) is not found.verdict:
         problems.append(f"the verdict is recorded {found.verdict}, the gates come to {auditing.overall(judged)}")
-    if found.limitations != auditing.limitations(asked, judged, found.variants, found.measurements):
+    if found.limitations != auditing.limitations(
+        asked, judged, found.variants, found.measurements, found.sensitivity_error
+    ):
         problems.append("the limitations are not those that follow")
     return problems
 
@@ -227,7 +234,7 @@ def _variants(found: Evidence, judged: list[GateRow], asked: Policy) -> Iterator
             yield f"{row.name} is recorded {row.verdict}, its gates come to {again.verdict}"
         spec = specs.get(row.name)
         if spec is not None and row.error is None:
-            failed = [check.id for check in row.self_checks if not check.passed]
+            failed = [check.id for check in row.self_checks if check.decides and not check.passed]
             if row.kind == "pruned" and not row.self_checks:
                 yield f"{row.name} has a verdict, but no self-checks"
             if failed:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 
-from pruneproof.evidence import GateRow, MeasurementRow, VariantRow
+from pruneproof.evidence import GateRow, MeasurementRow, SelfCheck, VariantRow
+from pruneproof.policy import Prune, canonical
 from pruneproof.verdicts import GLYPHS, Verdict
 
 WORDS = {verdict: verdict.value.replace("_", " ") for verdict in Verdict}
+UNITS = {"element": "weights", "n_of_m": "weights", "channel": "channels", "head": "heads", "block": "blocks"}
+"""Granularity → what is removed one by one."""
+DENOMINATORS = {"layer_weights": "layer weights", "all_parameters": "parameters", "macs": "MACs"}
+"""What a ratio is a share of, where it is no share of units."""
+ALWAYS = ("granularity", "criterion", "scope", "denominator")
+"""Settings of a recipe that are told even at their default."""
 
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
@@ -106,8 +115,54 @@ def beyond(row: GateRow) -> float:
 
 
 def recipe(variant: VariantRow) -> str:
-    """Name of the recipe that made the variant; of an imported one its own."""
-    return variant.name.rsplit("@", 1)[0] if variant.kind == "pruned" else variant.name
+    """Name of the recipe, or of another tool's function, that made the variant; of any other model its own."""
+    return variant.name.rsplit("@", 1)[0]
+
+
+def units(settings: Mapping[str, str] | None) -> str:
+    """What a recipe removes one by one: ``weights``, ``channels``, ``heads`` or ``blocks``."""
+    return UNITS.get((settings or {}).get("granularity", "element"), "units")
+
+
+def counted(variant: VariantRow) -> str:
+    """What the variant's ratio is a share of: ``channels``, or ``MACs``."""
+    settings = variant.recipe or {}
+    return DENOMINATORS.get(settings.get("denominator", "units"), units(settings))
+
+
+def claim(check: SelfCheck) -> str:
+    """What the self-check is about, without the remark that it decides nothing: reports say that beside it."""
+    return check.claim.removesuffix(" (reported only)")
+
+
+def settings(told: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What a reader has to know of a recipe: :data:`ALWAYS`, and what is not at its default."""
+    defaults = {name: _spelled(field.get_default()) for name, field in Prune.model_fields.items()}
+    order = [*ALWAYS, *(name for name in [*defaults, *sorted(told)] if name not in ALWAYS)]
+    named = [name for name in dict.fromkeys(order) if name in told]
+    return [
+        (name.replace("_", " "), _plain(told[name]))
+        for name in named
+        if name in ALWAYS or told[name] != defaults.get(name)
+    ]
+
+
+def _spelled(value: object) -> str:
+    """As :func:`pruneproof.policy.words` writes a setting."""
+    return value if isinstance(value, str) else canonical(value)
+
+
+def _plain(text: str) -> str:
+    """A list or a table as people write it; any other text as it is."""
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {entry}".replace("_", " ") for key, entry in value.items()) + ")"
+    return ", ".join(map(str, value))
 
 
 def plural(n: int, noun: str) -> str:

@@ -352,3 +352,300 @@ class Bare(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(torch.relu(self.enter(x)) @ self.weight)
+
+
+def resnext() -> nn.Module:
+    """As a ResNeXt block: 1×1, grouped, 1×1, each with a batch norm."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=2, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+
+
+def grouped_chain() -> nn.Module:
+    """One grouped convolution after the other, in groups of other sizes."""
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 1),
+        nn.Conv2d(12, 12, 3, padding=1, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(12, 24, 3, padding=1, groups=3),
+        nn.ReLU(),
+        nn.Conv2d(24, 6, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+
+
+def grouped_transposed() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        nn.ConvTranspose2d(8, 12, 2, stride=2, groups=2),
+        nn.ReLU(),
+        nn.Conv2d(12, 4, 1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+
+
+class Joined(nn.Module):
+    """Two branches are concatenated, and ``after`` reads both at once."""
+
+    def __init__(self, after: Callable[[], nn.Module], left: int = 4, right: int = 8) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, left, 3, padding=1)
+        self.right = nn.Conv2d(3, right, 3, padding=1)
+        self.after = after()
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        joined = torch.cat([self.left(x), torch.relu(self.right(x))], 1)
+        return self.head(torch.relu(self.after(joined)).mean((2, 3)))
+
+
+def joined_grouped() -> nn.Module:
+    return Joined(lambda: nn.Conv2d(12, 12, 3, padding=1, groups=3))
+
+
+def joined_group_norm() -> nn.Module:
+    return Joined(lambda: nn.GroupNorm(3, 12))
+
+
+def group_normed(groups: int = 2) -> nn.Module:
+    """As after batch norm, but for its statistics: those of a group of channels, one example at a time."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.GroupNorm(groups, 8),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+
+
+def instance_normed(**options: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.InstanceNorm2d(8, **options),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+
+
+def normed_by(norm: Callable[[], nn.Module]) -> nn.Module:
+    """A hidden layer of eight neurons passes ``norm``."""
+    return nn.Sequential(nn.Linear(6, 8), norm(), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """As torchvision's and timm's: over the channels of an image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class DoublingLayerNorm(nn.LayerNorm):
+    """Its forward pass is its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+class Scaled(nn.Module):
+    """A ConvNeXt block: depthwise, norm, two 1×1 layers, a learned scale, and the input again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 2, stride=2)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.norm = nn.LayerNorm(8)
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.scale = nn.Parameter(torch.randn(8, 1, 1))
+        self.norm2d = LayerNorm2d(8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.down(nn.functional.gelu(self.up(y))).permute(0, 3, 1, 2)
+        return self.head(self.norm2d(x + self.scale * y).mean((2, 3)))
+
+
+class Positioned(nn.Module):
+    """Reads ``(n, places, 6)``: a class token in front, positions added."""
+
+    def __init__(self, places: int = 4) -> None:
+        super().__init__()
+        self.enter = nn.Linear(6, 8)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.positions = nn.Parameter(torch.randn(1, places + 1, 8))
+        self.mix = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([self.token.expand(len(x), -1, -1), self.enter(x)], 1) + self.positions
+        return self.head(torch.relu(x + self.mix(torch.relu(x)))[:, 0])
+
+
+class Embedded(nn.Module):
+    """What is read, and a category that is looked up, are added."""
+
+    def __init__(self, max_norm: float | None = None) -> None:
+        super().__init__()
+        self.enter = nn.Linear(6, 8)
+        self.category = nn.Embedding(4, 8, max_norm=max_norm)
+        self.hidden = nn.Linear(8, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        category = (x[:, 0] > 0).long()
+        return self.head(torch.relu(self.hidden(torch.relu(self.enter(x) + self.category(category)))))
+
+
+def depthwise_multiplied() -> nn.Module:
+    """Three filters a channel."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 1),
+        nn.Conv2d(4, 12, 3, padding=1, groups=4),
+        nn.Conv2d(12, 6, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    )
+
+
+class PlusInput(nn.Module):
+    """Adds what it was given: those channels cannot go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.next = nn.Conv2d(3, 6, 3, padding=1)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.next(torch.relu(self.conv(x)) + x)).mean((2, 3)))
+
+
+class Shuffled(nn.Module):
+    """As ShuffleNet: channels change places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.next = nn.Conv2d(8, 6, 3, padding=1)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv(x))
+        x = x.view(len(x), 2, 4, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
+        return self.head(torch.relu(self.next(x)).mean((2, 3)))
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation: channels scale channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        x = x * torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        return self.head(x.mean((2, 3)))
+
+
+class Features(nn.Module):
+    """Returns its features beside its answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.hidden, self.head = nn.Linear(6, 8), nn.Linear(8, 7), nn.Linear(7, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.hidden(torch.relu(self.enter(x)))
+        return self.head(features), features
+
+
+class Spelled(nn.Module):
+    """A network spelled out step by step, for random ones: each step reads earlier results and adds one.
+
+    Args:
+        steps: ``(kind, source, other source, channels, groups)``; sources count modulo what there is, and what does
+            not fit falls back to a plain convolution.
+    """
+
+    KINDS = ("conv", "add", "cat", "depthwise", "gate", "norm", "swap", "half")
+
+    def __init__(self, steps: list[tuple[str, int, int, int, int]]) -> None:
+        super().__init__()
+        self.layers, self.plan = nn.ModuleDict(), list[tuple[str, int, int]]()
+        widths = [4]
+        self.layers["stem"] = nn.Conv2d(3, 4, 3, padding=1)
+        for position, (asked, one, other, width, groups) in enumerate(steps):
+            a, b = one % len(widths), other % len(widths)
+            kind = asked if asked != "add" or widths[a] == widths[b] else "align"
+            made, wide = self._made(kind, widths[a], widths[b], width, groups)
+            if made is not None:
+                self.layers[str(position)] = made
+            self.plan.append((kind, a, b))
+            widths.append(wide)
+        self.head = nn.Linear(widths[-1], 3)
+
+    @staticmethod
+    def _made(kind: str, a: int, b: int, width: int, groups: int) -> tuple[nn.Module | None, int]:
+        if kind == "conv":
+            split = groups if a % groups == 0 and width % groups == 0 else 1
+            return nn.Conv2d(a, width, 3, padding=1, groups=split), width
+        if kind == "align":
+            return nn.Conv2d(b, a, 1), a
+        if kind == "depthwise":
+            return nn.Conv2d(a, a, 3, padding=1, groups=a), a
+        if kind == "gate":
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(a, 2, 1), nn.ReLU(), nn.Conv2d(2, a, 1)), a
+        if kind == "norm":
+            return (nn.GroupNorm(groups, a) if a % groups == 0 and groups > 1 else nn.BatchNorm2d(a)), a
+        return None, {"cat": a + b, "half": max(a // 2, 1)}.get(kind, a)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = [self.layers["stem"](x)]
+        for position, (kind, a, b) in enumerate(self.plan):
+            layer = dict(self.layers).get(str(position))
+            seen.append(self._step(kind, layer, seen[a], seen[b]))
+        return self.head(seen[-1].mean((2, 3)))
+
+    @staticmethod
+    def _step(kind: str, layer: nn.Module | None, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        if kind == "add":
+            return a + b
+        if kind == "cat":
+            return torch.cat([a, b], 1)
+        if kind == "swap":
+            return a.flip(1)
+        if kind == "half":
+            return a[:, : max(a.shape[1] // 2, 1)]
+        assert layer is not None
+        if kind == "align":
+            return torch.relu(a + layer(b))
+        if kind == "gate":
+            return a * torch.sigmoid(layer(a))
+        return torch.relu(layer(a))

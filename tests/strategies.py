@@ -76,12 +76,22 @@ def policy_tables(draw: st.DrawFn) -> dict[str, Any]:
     if imported:
         table["variant"] = imported
     every = [*(f"{recipe['name']}@{ratio!r}" for recipe in recipes for ratio in recipe["ratios"])]
-    every += [entry["name"] for entry in imported]
+    every += [
+        entry["name"] if ratio is None else f"{entry['name']}@{ratio!r}"
+        for entry in imported
+        for ratio in entry.get("ratios", (None,))
+    ]
     if draw(st.booleans()):
         table["audit"]["release"] = draw(st.lists(st.sampled_from(every), min_size=1, unique=True))
     previous = draw(st.none() | REFERENCE | st.just("old.safetensors"))
     if previous:
         table["comparators"] = {"previous": previous}
+    if recipes and draw(st.booleans()):
+        ratio = st.floats(0, 1, exclude_min=True, exclude_max=True)
+        table["sensitivity"] = {
+            "recipe": draw(st.sampled_from(recipes))["name"],
+            "ratios": sorted(draw(st.lists(ratio, min_size=1, max_size=3, unique=True))),
+        }
     table["suites"] = draw(_suites(bool(previous)))
     waivers = draw(_waivers(table["suites"], every))
     if waivers:
@@ -93,7 +103,7 @@ def policy_tables(draw: st.DrawFn) -> dict[str, Any]:
 
 def _audits() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries(
-        {"name": NAME},
+        {"name": NAME.filter(lambda name: name not in (".", ".."))},
         optional={
             "seed": st.integers(0, 2**63 - 1),
             "confidence": st.floats(0.51, 0.999),
@@ -105,28 +115,88 @@ def _audits() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-def _recipes(name: str) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries(
-        {
-            "name": st.just(name),
-            "ratios": st.lists(
-                st.floats(0, 1, exclude_min=True, exclude_max=True), min_size=1, max_size=3, unique=True
-            ),
-        },
-        optional={
-            "granularity": st.sampled_from(["element", "channel"]),
-            "criterion": st.just("magnitude"),
-            "scope": st.sampled_from(["global", "layer"]),
-            "schedule": st.just("one_shot"),
-            "steps": st.just(1),
-            "fine_tune": st.just(False),
-        },
+@st.composite
+def _recipes(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    """A recipe whose settings agree with each other."""
+    granularity = draw(st.sampled_from(["element", "n_of_m", "channel", "head", "block"]))
+    table: dict[str, Any] = {"name": name, "granularity": granularity}
+    zeroed = granularity in ("element", "n_of_m")
+    if granularity == "n_of_m":
+        of_m = draw(st.integers(2, 16))
+        keep_n = draw(st.integers(1, of_m - 1))
+        table |= {"ratios": [(of_m - keep_n) / of_m], "keep_n": keep_n, "of_m": of_m}
+    else:
+        ratio = st.floats(0, 1, exclude_min=True, exclude_max=True)
+        table["ratios"] = draw(st.lists(ratio, min_size=1, max_size=3, unique=True))
+        table |= draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "scope": st.sampled_from(["global", "layer", *(["row"] if zeroed else [])]),
+                    "denominator": st.sampled_from(
+                        ["units", "layer_weights", "all_parameters", *([] if zeroed else ["macs"])]
+                    ),
+                    "layer_floor": st.floats(0, 1, exclude_max=True),
+                },
+            )
+        )
+    if table.get("scope") == "row":
+        table.pop("denominator", None)
+    table |= draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "criterion": st.sampled_from(["magnitude", "random", "taylor_abs"]),
+                "exclude": st.lists(TEXT, max_size=2),
+                "samples": st.integers(1, 1000),
+                "graph_timeout_s": st.floats(0.1, 1000) | st.integers(1, 100),
+            },
+        )
     )
+    if granularity != "n_of_m" and draw(st.booleans()):
+        table |= {"schedule": draw(st.sampled_from(["linear", "cubic"])), "steps": draw(st.integers(1, 10))}
+    if draw(st.booleans()):
+        table["fine_tune"] = draw(st.booleans())
+    if table.get("fine_tune") and draw(st.booleans()):
+        table["rewind"] = draw(st.sampled_from(["dense", "initial"]))
+    if table.get("fine_tune") and draw(st.booleans()):
+        table["recovery"] = draw(_recoveries(adapters=not zeroed))
+    return table
 
 
-def _imported(name: str) -> st.SearchStrategy[dict[str, Any]]:
-    sources = st.fixed_dictionaries({"load": REFERENCE}) | st.just({"checkpoint": "models/a.safetensors"})
-    return sources.map(lambda source: {"name": name, **source})
+def _recoveries(adapters: bool) -> st.SearchStrategy[dict[str, Any]]:
+    optional: dict[str, st.SearchStrategy[Any]] = {
+        "epochs": st.integers(1, 10),
+        "learning_rate": st.floats(1e-6, 1),
+        "batch_size": st.integers(1, 100),
+        "patience": st.integers(1, 5),
+        "distill": st.floats(0, 1),
+        "temperature": st.floats(0.1, 10),
+    }
+    if adapters:
+        optional["lora_rank"] = st.integers(1, 64)
+    return st.fixed_dictionaries({}, optional=optional)
+
+
+@st.composite
+def _imported(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    source = draw(st.sampled_from(["load", "prune", "checkpoint"]))
+    table: dict[str, Any] = {"name": name}
+    if source == "checkpoint":
+        file = draw(st.sampled_from(["a.safetensors", "b/c.pt", "d.pth", "e.bin", "f.onnx", "g.pt2"]))
+        table |= {"checkpoint": file, **draw(st.fixed_dictionaries({}, optional={"unpickle": st.booleans()}))}
+        if draw(st.booleans()):
+            table["sha256"] = draw(st.text("0123456789abcdef", min_size=64, max_size=64))
+    else:
+        table[source] = draw(REFERENCE)
+    if source == "prune":
+        ratio = st.floats(0, 1, exclude_min=True, exclude_max=True)
+        table["ratios"] = draw(st.lists(ratio, min_size=1, max_size=2, unique=True))
+    elif draw(st.booleans()):
+        table["claimed_ratio"] = draw(st.floats(0, 1, exclude_min=True, exclude_max=True))
+    if (source == "prune" or "claimed_ratio" in table) and draw(st.booleans()):
+        table["claimed_of"] = draw(st.sampled_from(["layer_weights", "all_parameters", "macs"]))
+    return table
 
 
 @st.composite

@@ -5,6 +5,7 @@ Most of this needs neither torch nor numpy; what does is skipped where torch is 
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
 import importlib
@@ -23,7 +24,7 @@ import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pruneproof import evidence, policy, policy_file, registry
+from pruneproof import criteria, evidence, policy, policy_file, registry
 from pruneproof.cli import app
 from pruneproof.subject import Data, Subject
 from pruneproof.suite import Metric
@@ -90,6 +91,11 @@ def section(page: Path, heading: str) -> str:
     after = text[match.end() :]
     end = re.search(rf"^#{{1,{len(match[1])}}} ", after, re.M)
     return after[: end.start()] if end else after
+
+
+def own(page: Path, heading: str) -> str:
+    """The text under ``heading``, to the next heading of any level."""
+    return re.split(r"^#+ ", section(page, heading), maxsplit=1, flags=re.M)[0]
 
 
 def rows(text: str) -> list[list[str]]:
@@ -205,6 +211,8 @@ def contributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
     packages = {
         "suites": "pruneproof.suites",
         "harness/criteria": "pruneproof.criteria",
+        "harness/families": "pruneproof.families",
+        "harness/formats": "pruneproof.formats",
         "reports": "pruneproof.reports",
     }
     found = {
@@ -243,8 +251,10 @@ TABLES: dict[str, type[BaseModel]] = {
     "`[audit]`": policy.Audit,
     "`[subject]`": policy.SubjectTable,
     "`[[prune]]`": policy.Prune,
+    "`recovery`": policy.Recovery,
     "`[[variant]]`": policy.Imported,
     "`[comparators]`": policy.Comparators,
+    "`[sensitivity]`": policy.Sensitivity,
     "`[suites.<name>.gates]`": policy.Limit,
     "`[[waivers]]`": policy.Waiver,
     "`[tests]`": policy.Tests,
@@ -275,7 +285,7 @@ def choices(annotation: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("heading", TABLES)
 def test_the_reference_names_every_key_of_a_table_with_its_default_and_choices(heading: str) -> None:
-    written = keyed(section(REFERENCE / "audit-toml.md", heading))
+    written = keyed(own(REFERENCE / "audit-toml.md", heading))
     fields = TABLES[heading].model_fields
     assert written.keys() == fields.keys()
     for key, field in fields.items():
@@ -286,6 +296,59 @@ def test_the_reference_names_every_key_of_a_table_with_its_default_and_choices(h
             assert str(choice) in kind, f"{key}: {choice}"
 
 
+def test_the_reference_names_every_criterion_with_its_granularities_and_what_it_is_shown() -> None:
+    pytest.importorskip("torch")
+    written = keyed(section(REFERENCE / "audit-toml.md", "Criteria"))
+    assert written.keys() == set(registry.names("pruneproof.criteria"))
+    for name, (_, formula, source, shown, granularities) in written.items():
+        module = registry.member("pruneproof.criteria", name)
+        able = [
+            *(("element", "n_of_m") if hasattr(module, "elements") or hasattr(module, "compensate") else ()),
+            *(("channel", "head", "block") if hasattr(module, "units") else ()),
+        ]
+        assert codes(granularities) == [g for g in able if g in getattr(module, "GRANULARITIES", able)], name
+        needs = criteria.needs(module)
+        assert ("training" in shown) == (criteria.MOVEMENT in needs), name
+        assert ("calibration" in shown) == bool(needs - {criteria.MOVEMENT, criteria.SCALE}), name
+        assert ("one by one" in shown) == (criteria.EXAMPLE_GRADIENTS in needs), name
+        assert formula
+        assert source
+
+
+def test_the_sources_of_the_criteria_stand_in_their_code() -> None:
+    folder = importlib.resources.files("pruneproof").joinpath("criteria")
+    for name, row in keyed(section(REFERENCE / "audit-toml.md", "Criteria")).items():
+        text = " ".join(folder.joinpath(f"{name}.py").read_text("utf-8").split())
+        for author, year in re.findall(r"(\w+)(?: et al\.| & \w+)? (\d{4})", row[2]):
+            assert author in text, f"{name}: {author}"
+            assert year in text, f"{name}: {year}"
+
+
+@pytest.mark.parametrize(
+    ("heading", "key"),
+    [("Units", "granularity"), ("Denominators", "denominator"), ("Schedules", "schedule")],
+)
+def test_the_reference_explains_every_choice_of_a_recipe(heading: str, key: str) -> None:
+    written = keyed(section(REFERENCE / "audit-toml.md", heading))
+    assert list(written) == list(choices(policy.Prune.model_fields[key].annotation))
+
+
+def test_the_reference_names_every_ending_of_a_checkpoint() -> None:
+    row = keyed(own(REFERENCE / "audit-toml.md", "`[[variant]]`"))["checkpoint"]
+    assert {code.removeprefix(".") for code in codes(row[3]) if code.startswith(".")} == set(
+        registry.names("pruneproof.formats")
+    )
+
+
+def test_contributing_names_everything_that_a_criterion_can_be_shown() -> None:
+    written = keyed(section(ROOT / "CONTRIBUTING.md", "Add a criterion"))
+    known = {name: value for name, value in vars(criteria).items() if name.isupper() and isinstance(value, str)}
+    assert written.keys() == known.keys()
+    fields = {field.name for record in (criteria.Layer, criteria.Units) for field in dataclasses.fields(record)}
+    for name, row in written.items():
+        assert set(codes(row[2])) <= fields | {"compensate"}, name
+
+
 def test_the_references_whole_policy_uses_every_table() -> None:
     (example,) = (
         table
@@ -294,6 +357,8 @@ def test_the_references_whole_policy_uses_every_table() -> None:
     )
     assert example.keys() == policy.as_table(policy_file.parse(tomli_w.dumps(example))).keys()
     assert set(example["audit"]) == set(policy.Audit.model_fields)
+    recipes = {key for recipe in example["prune"] for key in recipe}
+    assert recipes >= set(policy.Prune.model_fields) - {"rewind", "graph_timeout_s"}
 
 
 # The other references
@@ -333,6 +398,7 @@ RECORDS: dict[str, tuple[type[BaseModel], ...]] = {
     "`environment`": (evidence.EnvironmentRow,),
     "`variants`": (evidence.VariantRow, evidence.SelfCheck),
     "`measurements`": (evidence.MeasurementRow,),
+    "`sensitivity`": (evidence.SensitivityRow,),
     "`gates`": (evidence.GateRow, evidence.LimitRow, evidence.Hurt, evidence.Example),
     "`waivers`": (evidence.WaiverRow,),
     "`ledger`": (evidence.LedgerRow,),
@@ -346,6 +412,54 @@ def test_the_reference_names_every_key_of_the_evidence(heading: str) -> None:
         assert {field.alias or name for name, field in record.model_fields.items()} <= named
 
 
+def sources() -> Iterator[tuple[str, str]]:
+    """The package's modules, those of its folders included: path and text."""
+
+    def inside(folder: Any, path: str) -> Iterator[tuple[str, str]]:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from inside(entry, f"{path}{entry.name}/")
+            elif entry.name.endswith(".py"):
+                yield f"{path}{entry.name}", entry.read_text("utf-8")
+
+    return inside(importlib.resources.files("pruneproof"), "")
+
+
+@pytest.mark.parametrize("page", [REFERENCE / "evidence.md", DOCS / "explanation" / "self-checks.md"], ids=by_path)
+def test_the_documents_name_every_self_check(page: Path) -> None:
+    made = {found for _, text in sources() for found in re.findall(r"SelfCheck\(\s*id=\"(V\w+)\"", text)}
+    assert len(made) >= 10
+    written = [name for name in keyed(read(page)) if re.fullmatch(r"V\d+[a-z]?", name)]
+    assert set(written) == made
+    assert written == sorted(written, key=lambda name: (int(re.sub(r"\D", "", name)), name))
+
+
+def test_the_reference_says_which_self_checks_decide() -> None:
+    decides: dict[str, set[bool]] = {}
+    for _, text in sources():
+        for call in ast.walk(ast.parse(text)):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "SelfCheck":
+                given = {word.arg: word.value for word in call.keywords}
+                if isinstance(given["id"], ast.Constant):
+                    only_told = isinstance(flag := given.get("decides"), ast.Constant) and flag.value is False
+                    decides.setdefault(str(given["id"].value), set()).add(not only_told)
+    reported = {name for name, found in decides.items() if found == {False}}
+    written = {
+        name: row[3]
+        for name, row in keyed(section(REFERENCE / "evidence.md", "`variants`")).items()
+        if re.fullmatch(r"V\d+[a-z]?", name)
+    }
+    assert reported
+    assert {name for name, decides in written.items() if decides == "no"} == reported
+    assert set(written.values()) == {"yes", "no"}
+
+
+def test_the_support_table_names_every_family() -> None:
+    table = " ".join(row[0] for row in rows(section(DOCS / "how-to" / "recipes.md", "What each network allows")))
+    for name in registry.names("pruneproof.families"):
+        assert name.lower().replace("2", "-2").replace("--", "-") in table.lower().replace(" ", "-"), name
+
+
 def test_the_reference_names_every_report_format() -> None:
     written = keyed(section(REFERENCE / "evidence.md", "Report formats"))
     assert written.keys() == set(registry.names("pruneproof.reports"))
@@ -353,7 +467,7 @@ def test_the_reference_names_every_report_format() -> None:
 
 @pytest.mark.parametrize("record", [Subject, Data])
 def test_the_reference_names_every_field_of_subject_and_data(record: type[Subject] | type[Data]) -> None:
-    written = keyed(section(REFERENCE / "python.md", f"`{record.__name__}`"))
+    written = keyed(own(REFERENCE / "python.md", f"`{record.__name__}`"))
     assert {field.name for field in dataclasses.fields(record)} == written.keys()
 
 
@@ -365,8 +479,7 @@ def test_the_reference_names_the_plugins_options_and_configuration() -> None:
 
 
 def test_every_error_in_the_reference_is_one_that_the_code_raises() -> None:
-    package = importlib.resources.files("pruneproof")
-    source = "\n".join(entry.read_text("utf-8") for entry in package.iterdir() if entry.name.endswith(".py"))
+    source = "\n".join(text for _, text in sources())
     unknown = []
     for row in rows(read(REFERENCE / "errors.md")):
         for part in codes(row[0])[0].split("…") if codes(row[0]) else ():
@@ -383,7 +496,10 @@ def test_the_examples_of_contributing_work_as_they_stand(contributed: dict[str, 
     import pruneproof
     from pruneproof import reporting
 
-    assert sorted(contributed) == ["harness/criteria/l1.py", "reports/table.py", "suites/churn.py"]
+    assert sorted(contributed) == [
+        *("harness/criteria/l1.py", "harness/families/gated.py", "harness/formats/npz.py"),
+        *("reports/table.py", "suites/churn.py"),
+    ]
     (tmp_path / "tiny_subject.py").write_text(
         "import torch, pruneproof\n"
         "def subject():\n"
@@ -417,6 +533,92 @@ def test_the_examples_of_contributing_work_as_they_stand(contributed: dict[str, 
     written = reporting.render(found, "table", tmp_path).read_text("utf-8").splitlines()
     assert written[0] == "variant,gate,verdict,value,n"
     assert len(written) == 1 + len(found.gates)
+
+
+GATED = """
+import torch
+
+class Gated(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+        self.gate, self.up = (torch.nn.Linear(6, width, bias=False) for _ in range(2))
+        self.down = torch.nn.Linear(width, 6, bias=False)
+
+    def forward(self, x):
+        hidden = torch.sigmoid(self.gate(x)) * self.up(x)
+        return self.down(hidden.reshape(-1, self.width))  # a trace does not see that this changes
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = Gated(10), torch.nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(x))
+"""
+
+
+def test_the_family_of_contributing_is_pruned_by_its_rule(
+    contributed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    from pruneproof import pruning, surgery
+
+    (tmp_path / "gated_networks.py").write_text(GATED, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model = importlib.import_module("gated_networks").Network().eval()
+    finally:
+        sys.modules.pop("gated_networks", None)
+    inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
+    subject = Subject(model=model, task="classification", test=Data(inputs, [0, 1, 2, 0, 1, 2, 0, 1]))
+    recipe = policy.Prune(name="r", ratios=(0.4,), granularity="channel")
+
+    plan = pruning.plan(recipe, 0.4, subject, 0)
+    shrunk, masked = surgery.apply(plan, model), surgery.masked(plan, model)
+
+    assert shrunk.layer.width == 6
+    assert {name: tuple(tensor.shape) for name, tensor in shrunk.layer.named_parameters()} == {
+        "gate.weight": (6, 6),
+        "up.weight": (6, 6),
+        "down.weight": (6, 6),
+    }
+    with torch.no_grad():
+        assert torch.allclose(shrunk(inputs), masked(inputs), rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(shrunk(inputs), model(inputs), rtol=1e-2)
+
+
+def test_the_format_of_contributing_reads_a_checkpoint(contributed: dict[str, str], tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import numpy as np
+
+    from pruneproof.errors import SubjectError
+
+    model = torch.nn.Linear(3, 2)
+    subject = Subject(model=model, task="classification", test=Data(torch.zeros(2, 3), [0, 1]))
+    half = {name: tensor.detach() * 0.5 for name, tensor in model.state_dict().items()}
+    np.savez(tmp_path / "half.npz", **{name: tensor.numpy() for name, tensor in half.items()})
+    (tmp_path / "damaged.npz").write_bytes(b"PK not an archive")
+    load = registry.member("pruneproof.formats", "npz").load
+
+    found = load(tmp_path / "half.npz", subject, unpickle=False).state_dict()
+
+    assert found.keys() == half.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in half.items())
+    for name in ("damaged.npz", "missing.npz"):
+        with pytest.raises(SubjectError):
+            load(tmp_path / name, subject, unpickle=False)
+    assert (
+        policy_file.parse(
+            '[audit]\nname = "a"\n[subject]\nload = "m:f"\n[[variant]]\nname = "v"\ncheckpoint = "v.npz"\n'
+            "[suites.accuracy.gates]\naccuracy.min = 0.5\n"
+        )
+        .imported[0]
+        .checkpoint
+        == "v.npz"
+    )
 
 
 def test_the_tutorials_files_make_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 
 from pruneproof import checking, digests, loading, policy, policy_file, profile, variants
 from pruneproof.errors import PruneProofError, SubjectError
+from pruneproof.planners import Planners
 from pruneproof.subject import Data, Subject
 
 N = 40
@@ -489,7 +490,7 @@ def test_an_imported_variant_has_a_row_of_its_own(folder: Path) -> None:
         other.get_parameter("0.weight").zero_()
     (folder / "nni.safetensors").write_bytes(profile.serialised(other))
     wanted = asked(folder, more='[[variant]]\nname = "nni-70"\ncheckpoint = "nni.safetensors"')
-    built = variants.build(policy.variants(wanted)[1], loaded, wanted)
+    built = variants.build(policy.variants(wanted)[1], Planners(loaded, wanted), wanted)
     assert built.plan is None
     assert built.row.kind == "imported"
     assert built.row.sparsity == pytest.approx(
@@ -501,14 +502,14 @@ def test_an_imported_variant_has_a_row_of_its_own(folder: Path) -> None:
 
 def test_a_pruned_variant_has_a_plan_and_checks_that_passed(folder: Path) -> None:
     loaded, wanted = checking.check(subject()), asked(folder)
-    built = variants.build(policy.variants(wanted)[0], loaded, wanted)
+    built = variants.build(policy.variants(wanted)[0], Planners(loaded, wanted), wanted)
     variants.verified(built.row)
     assert built.plan is not None
     assert (built.row.name, built.row.units_removed, built.row.units) == ("p@0.5", 79, 158)
     assert built.row.sparsity == pytest.approx(
         {"pruned_tensors": 0.5, "layer_weights": 0.5, "all_parameters": 79 / 179}
     )
-    assert [check.id for check in built.row.self_checks] == ["V1", "V8", "V4", "V1b", "V3", "V7"]
+    assert [check.id for check in built.row.self_checks] == ["V1", "V1a", "V1b", "V3", "V4", "V7", "V8"]
     dense = variants.dense(loaded)
     assert dense.model is not loaded.subject.model
     assert set(dense.row.sparsity.values()) == {0.0}
@@ -547,3 +548,10 @@ def test_a_calibration_set_that_cannot_choose_a_threshold_is_refused() -> None:
 def test_a_given_threshold_needs_no_calibration() -> None:
     assert checking.chosen_threshold(checking.check(binary(threshold=0.3)), np.zeros((N, 1))) == 0.3
     assert checking.chosen_threshold(checking.check(binary()), np.zeros((N, 1))) is None
+
+
+def test_training_examples_need_no_targets_since_distillation_gives_them() -> None:
+    found = checking.check(subject(train=Data(X)))
+    assert found.data_sizes == {"test": N, "train": N}
+    with pytest.raises(SubjectError, match="train target 7 of example 0 is outside the classes"):
+        checking.check(subject(train=Data(X, torch.full((N,), 7))))

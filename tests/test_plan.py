@@ -10,21 +10,21 @@ import sys
 from pathlib import Path
 
 import networks
+import plans
 import pytest
 import torch
 from torch import nn
 
-from pruneproof import digests, plan, pruning
+from pruneproof import digests, plan, surgery
 from pruneproof.errors import EvidenceError, PruningError
 from pruneproof.plan import PrunePlan, Removal
-from pruneproof.policy import Prune
+from pruneproof.units import Setting
 
 GRANULARITIES = ("element", "channel")
 
 
 def planned(model: nn.Module, granularity: str, ratio: float = 0.5, scope: str = "global") -> PrunePlan:
-    recipe = Prune.model_validate({"name": "r", "ratios": [0.5], "granularity": granularity, "scope": scope})
-    return pruning.plan(recipe, ratio, model, networks.batch(*networks.IMAGE), 7)
+    return plans.planned(model, networks.batch(*networks.IMAGE), ratio, 7, granularity=granularity, scope=scope)
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
@@ -36,7 +36,7 @@ def test_a_saved_plan_is_read_back_as_it_was(granularity: str, tmp_path: Path) -
     again = plan.load(tmp_path / "l1@0.5")
     assert plan.digest(again) == plan.digest(made)
     assert (again.ratio, again.seed, again.removed, again.units) == (0.5, 7, made.removed, made.units)
-    one, two = plan.apply(made, model), plan.apply(again, networks.seeded(networks.cnn))
+    one, two = surgery.apply(made, model), surgery.apply(again, networks.seeded(networks.cnn))
     assert digests.of_model(one) == digests.of_model(two) != digests.of_model(model)
 
 
@@ -59,6 +59,8 @@ def test_reading_a_plan_unpickles_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         lambda stem: Path(f"{stem}.safetensors").write_bytes(b"not this"),
         lambda stem: _changed(stem, "schema", "pruneproof-plan/99"),
         lambda stem: _changed(stem, "removals", [{"tensor": "0.weight", "dim": 0, "role": "reads"}]),
+        lambda stem: _changed(stem, "settings", [{"module": "0"}]),
+        lambda stem: _changed(stem, "layers", [1]),
     ],
 )
 def test_a_damaged_plan_is_an_error_that_names_it(damage: object, tmp_path: Path) -> None:
@@ -85,11 +87,18 @@ def test_every_part_of_a_plan_counts_in_its_digest(granularity: str) -> None:
             {"removed": made.removed - 1},
             {"recipe": {**made.recipe, "scope": "layer"}},
             {"left_whole": (("x", "y"),)},
+            {"achieved": 0.1},
+            {"resolution": 0.1},
+            {"calibration": "another"},
+            {"layers": {}},
+            {"blocks": ("4",)},
+            {"settings": (Setting("", "x", 1),)},
+            {"weights": {"0.weight": torch.ones(2)}},
             {"masks": {name: ~mask for name, mask in made.masks.items()}} if made.masks else {"removals": ()},
         )
     ]
     found = {plan.digest(other) for other in (made, *others)}
-    assert len(found) == 8
+    assert len(found) == 15
 
 
 PLANNING = """
@@ -140,15 +149,15 @@ def test_planning_and_pruning_leave_the_dense_model_as_it_was(granularity: str, 
 
     before = state()
     made = planned(model, granularity)
-    plan.apply(made, model)
-    plan.masked(made, model)
+    surgery.apply(made, model)
+    surgery.masked(made, model)
     assert state() == before
 
 
 def test_a_plan_for_another_model_is_refused() -> None:
     made = planned(networks.seeded(networks.cnn), "element")
     with pytest.raises(PruningError, match="another model"):
-        plan.apply(made, networks.seeded(networks.cnn, seed=1))
+        surgery.apply(made, networks.seeded(networks.cnn, seed=1))
 
 
 @pytest.mark.parametrize(
@@ -163,13 +172,13 @@ def test_a_plan_for_another_model_is_refused() -> None:
 def test_a_plan_that_names_what_the_model_does_not_have_is_refused(change: dict[str, object]) -> None:
     model = networks.seeded(networks.cnn)
     with pytest.raises(PruningError, match=r"nowhere\.weight|0\.weight"):
-        plan.apply(dataclasses.replace(planned(model, "element"), **change), model)
+        surgery.apply(dataclasses.replace(planned(model, "element"), **change), model)
 
 
 def test_masking_channels_zeroes_what_reads_them_and_nothing_else() -> None:
     model = networks.seeded(networks.cnn)
     made = planned(model, "channel", scope="layer")
-    full = dict(plan.masked(made, model).named_parameters())
+    full = dict(surgery.masked(made, model).named_parameters())
     readers = {removal.tensor: removal for removal in made.removals if removal.role == "reads"}
     assert set(readers) == {"4.weight", "8.weight", "10.weight"}
     for name, parameter in model.named_parameters():
@@ -182,7 +191,6 @@ def test_masking_channels_zeroes_what_reads_them_and_nothing_else() -> None:
 
 def test_weights_go_in_shared_tensors_under_every_name() -> None:
     model = networks.seeded(networks.Tied)
-    recipe = Prune.model_validate({"name": "r", "ratios": [0.5]})
-    pruned = plan.apply(pruning.plan(recipe, 0.5, model, None, 0), model)
+    pruned = plans.pruned(model, networks.batch(*networks.ROW))
     assert pruned.get_parameter("first.weight") is pruned.get_parameter("second.weight")
     assert int((pruned.get_parameter("second.weight") == 0).sum()) > 0

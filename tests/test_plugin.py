@@ -373,7 +373,8 @@ def test_with_workers_verdicts_junit_exit_code_and_evidence_are_the_same_and_wor
     assert alone[0] == shared[0] == pytest.ExitCode.TESTS_FAILED
     assert alone[1] == shared[1]
     assert alone[2] == shared[2]
-    assert alone[3] == shared[3] == 3  # dense and two variants, once each, whichever worker asked
+    # Dense, two variants and the random control of each, once, whichever worker asked.
+    assert alone[3] == shared[3] == 5
 
 
 @pytest.mark.slow

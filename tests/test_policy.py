@@ -364,10 +364,20 @@ def test_anything_that_could_change_a_verdict_changes_the_digest(old: str, new: 
             'load = "bank.models:nni_70"',
             'load = "a:b"\ncheckpoint = "c.safetensors"',
             19,
-            ["variant[0]: expected exactly one of 'load' and 'checkpoint'"],
+            ["variant[0]: expected exactly one of 'load', 'prune' and 'checkpoint'"],
         ),
-        ('load = "bank.models:nni_70"', "", 19, ["variant[0]: expected exactly one of 'load' and 'checkpoint'"]),
-        ('load = "bank.models:nni_70"', 'checkpoint = "c.pt"', 21, ["variant[0].checkpoint: expected a text to match"]),
+        (
+            'load = "bank.models:nni_70"',
+            "",
+            19,
+            ["variant[0]: expected exactly one of 'load', 'prune' and 'checkpoint'"],
+        ),
+        (
+            'load = "bank.models:nni_70"',
+            'checkpoint = "c.zip"',
+            19,
+            ["variant[0]: expected a known ending of a checkpoint"],
+        ),
         ('load = "bank.models:subject"', 'load = "bank/models.py"', 10, ["subject.load: expected a text to match"]),
         ('name = "nni-70"', 'name = "dense"', 19, ["expected another name: 'dense' is taken"]),
         ('name = "nni-70"', 'name = "previous"', 19, ["expected another name: 'previous' is taken"]),
@@ -387,7 +397,29 @@ def test_anything_that_could_change_a_verdict_changes_the_digest(old: str, new: 
         ('scope = "global"', "steps = true", 17, ["prune[0].steps: expected an integer, got boolean True"]),
         ('scope = "global"', "steps = 1.0", 17, ["prune[0].steps: expected an integer, got float 1.0"]),
         ('scope = "global"', "fine_tune = 0", 17, ["prune[0].fine_tune: expected a boolean, got integer 0"]),
-        ('scope = "global"', "fine_tune = true", 17, ["prune[0].fine_tune: expected false"]),
+        ('scope = "global"', 'scope = "rows"', 17, ["prune[0].scope: expected 'global', 'layer' or 'row'"]),
+        ('scope = "global"', 'denominator = "flops"', 17, ["prune[0].denominator: expected 'units'"]),
+        ('scope = "global"', 'schedule = "agp"', 17, ["prune[0].schedule: expected 'one_shot'"]),
+        ('scope = "global"', "steps = 0", 17, ["prune[0].steps: expected greater than or equal to 1"]),
+        ('scope = "global"', "steps = 1001", 17, ["prune[0].steps: expected less than or equal to 1000"]),
+        ('scope = "global"', "layer_floor = 1.0", 17, ["prune[0].layer_floor: expected less than 1"]),
+        ('scope = "global"', "samples = 0", 17, ["prune[0].samples: expected greater than or equal to 1"]),
+        ('scope = "global"', "exclude = [1]", 17, ["prune[0].exclude[0]: expected a text, got integer 1"]),
+        ('scope = "global"', "of_m = 257", 17, ["prune[0].of_m: expected less than or equal to 256"]),
+        ('scope = "global"', 'rewind = "start"', 17, ["prune[0].rewind: expected 'dense' or 'initial'"]),
+        ('scope = "global"', "recovery = true", 17, ["prune[0].recovery: expected a "]),
+        (
+            'scope = "global"',
+            "recovery = { epoch = 1 }",
+            17,
+            ["prune[0].recovery.epoch: unknown key 'epoch'", "did you mean 'epochs'?"],
+        ),
+        (
+            'scope = "global"',
+            "recovery = { distill = 1.5 }",
+            17,
+            ["prune[0].recovery.distill: expected less than or equal to 1, got float 1.5"],
+        ),
         ("[[prune]]", "[prune]", 12, ["prune: expected an array of tables", "write [[prune]]"]),
         (
             'by = ["transaction_type", "amount_band"]',
@@ -444,6 +476,172 @@ def test_a_mistake_is_named_with_its_file_its_line_its_key_and_what_was_expected
     assert error.cause.startswith(f"ci/audit.toml, line {line}: ")
     for words in told:
         assert words in f"{error.cause} {error.remedy}"
+
+
+def recipe(keys: str, ratios: str = "[0.5]") -> str:
+    """A policy whose one recipe, on line 6, has ``keys``."""
+    return small(ratios=f"{ratios}\n{keys}")
+
+
+PATTERN = 'granularity = "n_of_m"\nkeep_n = 2\nof_m = 4\n'
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('granularity = "n_of_m"', "expected keep_n and of_m with granularity 'n_of_m'"),
+        ('granularity = "n_of_m"\nkeep_n = 2', "expected keep_n and of_m with granularity 'n_of_m'"),
+        ('granularity = "n_of_m"\nof_m = 4', "expected keep_n and of_m with granularity 'n_of_m'"),
+        ('granularity = "channel"\nkeep_n = 2', "expected granularity 'n_of_m' with keep_n and of_m"),
+        ("of_m = 4", "expected granularity 'n_of_m' with keep_n and of_m"),
+        ('granularity = "n_of_m"\nkeep_n = 4\nof_m = 4', "expected keep_n < of_m, got 4 of 4"),
+        ('granularity = "n_of_m"\nkeep_n = 1\nof_m = 4', "expected ratios = [0.75]: 1 of 4 stay, whatever else"),
+        (PATTERN + 'scope = "layer"', "expected no scope"),
+        (PATTERN + 'denominator = "all_parameters"', "expected no denominator"),
+        (PATTERN + "layer_floor = 0.1", "expected no layer_floor"),
+        (PATTERN + 'schedule = "linear"\nsteps = 2', "expected steps = 1"),
+        ('granularity = "channel"\nscope = "row"', "expected granularity 'element' with scope 'row'"),
+        ('scope = "row"\ndenominator = "all_parameters"', "expected no denominator: scope 'row' takes the ratio"),
+        ('granularity = "block"\nscope = "row"', "expected granularity 'element' with scope 'row'"),
+        ('denominator = "macs"', "expected another denominator: zeroed weights save no MACs"),
+        ("steps = 2", "expected schedule 'linear' or 'cubic' with steps = 2"),
+        ('rewind = "dense"', "expected fine_tune = true with rewind"),
+        ("recovery = {}", "expected fine_tune = true with recovery"),
+        ('criterion = "movement"', "expected fine_tune = true: movement is what weights do while they are trained"),
+        ("fine_tune = true\nrecovery = { lora_rank = 4 }", "expected no lora_rank: merged adapters would fill in"),
+        (PATTERN + "fine_tune = true\nrecovery = { lora_rank = 4 }", "expected no lora_rank: merged adapters"),
+        (
+            'granularity = "head"\ncriterion = "movement"\nfine_tune = true\nrecovery = { lora_rank = 4 }',
+            "expected no lora_rank: adapters leave the weights themselves where they are",
+        ),
+    ],
+)
+def test_a_recipe_that_contradicts_itself_is_refused_with_the_line_it_starts_on(keys: str, told: str) -> None:
+    assert f"audit.toml, line 6: prune[0]: {told}" in error_of(recipe(keys)).cause
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        PATTERN,
+        PATTERN + 'criterion = "sparsegpt"',
+        PATTERN + "fine_tune = true\nrecovery = { epochs = 1, distill = 0.5, temperature = 4.0 }",
+        'scope = "row"\ncriterion = "wanda"',
+        'denominator = "all_parameters"\nscope = "layer"\nlayer_floor = 0.1',
+        'granularity = "channel"\ndenominator = "macs"\nexclude = ["layer4.*"]',
+        'granularity = "head"\nscope = "layer"',
+        'granularity = "block"',
+        'schedule = "cubic"\nsteps = 5\nfine_tune = true\nrewind = "initial"',
+        'schedule = "linear"\nsteps = 3',
+        'criterion = "movement"\nfine_tune = true',
+        'granularity = "channel"\nfine_tune = true\nrecovery = { lora_rank = 8 }',
+    ],
+)
+def test_recipes_that_agree_with_themselves_are_read(keys: str) -> None:
+    assert holds_or_says_why(recipe(keys)) is not None
+
+
+@unhurried
+@given(st.integers(2, 256), st.data())
+def test_a_pattern_has_the_one_ratio_that_follows_from_it(of_m: int, data: st.DataObject) -> None:
+    keep_n = data.draw(st.integers(1, of_m - 1))
+    keys = f'granularity = "n_of_m"\nkeep_n = {keep_n}\nof_m = {of_m}'
+    exact = (of_m - keep_n) / of_m
+    assert policy_file.parse(recipe(keys, f"[{exact!r}]")).prune[0].ratios == (exact,)
+    wrong = data.draw(st.sampled_from([n / of_m for n in range(1, of_m) if n != of_m - keep_n] or [0.25]))
+    assert f"expected ratios = [{exact!r}]" in error_of(recipe(keys, f"[{wrong!r}]")).cause
+    assert "expected ratios = [" in error_of(recipe(keys, f"[{exact!r}, {wrong!r}]")).cause
+
+
+def test_the_words_of_a_recipe_are_every_setting_but_its_name_and_ratios() -> None:
+    keys = 'granularity = "channel"\ncriterion = "l1_norm"\nexclude = ["a", "b"]\nfine_tune = true\nrecovery = {}'
+    found = policy.words(policy_file.parse(recipe(keys)).prune[0])
+    assert found["criterion"] == "l1_norm"
+    assert (found["exclude"], found["fine_tune"], found["layer_floor"]) == ('["a","b"]', "true", "0.0")
+    assert found.keys() == set(policy.Prune.model_fields) - {"name", "ratios", "keep_n", "of_m", "rewind"}
+
+
+def imported(keys: str) -> str:
+    """A policy without recipes whose one imported variant, on line 5, has ``keys``."""
+    return (
+        '[audit]\nname = "a"\n[subject]\nload = "m:f"\n[[variant]]\nname = "v"\n'
+        f"{keys}\n[suites.accuracy.gates]\naccuracy.min = 0.5\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("", "expected exactly one of 'load', 'prune' and 'checkpoint'"),
+        ('load = "m:f"\ncheckpoint = "a.safetensors"', "expected exactly one of"),
+        ('load = "m:f"\nprune = "m:g"\nratios = [0.5]', "expected exactly one of"),
+        ('prune = "m:g"\nratios = [0.5]\ncheckpoint = "a.safetensors"', "expected exactly one of"),
+        ('prune = "m:g"', "expected 'prune' and 'ratios' together"),
+        ('load = "m:f"\nratios = [0.5]', "expected 'prune' and 'ratios' together"),
+        ('prune = "m:g"\nratios = [0.5, 0.5]', "expected distinct ratios"),
+        ('load = "m:f"\nunpickle = true', "expected 'checkpoint' with 'unpickle' and 'sha256'"),
+        (f'load = "m:f"\nsha256 = "{"0" * 64}"', "expected 'checkpoint' with 'unpickle' and 'sha256'"),
+        ('prune = "m:g"\nratios = [0.5]\nclaimed_ratio = 0.5', "expected no 'claimed_ratio' with 'prune'"),
+        ('checkpoint = "a.zip"', "expected a known ending of a checkpoint"),
+        ('checkpoint = "safetensors/a"', "expected a known ending of a checkpoint"),
+    ],
+)
+def test_an_imported_variant_that_contradicts_itself_is_refused_with_the_line_it_starts_on(
+    keys: str, told: str
+) -> None:
+    assert f"audit.toml, line 5: variant[0]: {told}" in error_of(imported(keys)).cause
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('load = "m:f"\nclaimed_ratio = 1.0', "line 8: variant[0].claimed_ratio: expected less than 1"),
+        ('load = "m:f"\nclaimed_of = "macs"', "expected 'claimed_ratio' with 'claimed_of'"),
+        ('load = "m:f"\nclaimed_of = "units"', "line 8: variant[0].claimed_of: expected 'layer_weights'"),
+        ('checkpoint = "a.safetensors"\nsha256 = "ABC"', "line 8: variant[0].sha256: expected a text to match"),
+        ('prune = "m.py"\nratios = [0.5]', "line 7: variant[0].prune: expected a text to match"),
+        ('prune = "m:g"\nratios = [1.0]', "line 8: variant[0].ratios[0]: expected less than 1"),
+        ('prune = "m:g"\nratios = []', "line 8: variant[0].ratios: expected an array to have at least 1 item"),
+    ],
+)
+def test_a_wrong_value_of_an_imported_variant_is_named_with_its_line(keys: str, told: str) -> None:
+    assert told in error_of(imported(keys)).cause
+
+
+@pytest.mark.parametrize("file", ["a.safetensors", "b/c.pt", "d.PTH", "e.bin", "f.onnx", "g.pt2"])
+def test_a_checkpoint_is_told_by_its_ending(file: str) -> None:
+    keys = f'checkpoint = "{file}"\nsha256 = "{"0" * 64}"\nclaimed_ratio = 0.7\nclaimed_of = "all_parameters"'
+    assert policy_file.parse(imported(keys)).imported[0].checkpoint == file
+
+
+def test_another_tools_function_makes_one_variant_a_ratio_and_up_to_leaves_out_the_higher() -> None:
+    text = imported('prune = "m:g"\nratios = [0.3, 0.50]').replace("min = 0.5", "up_to = 0.4\naccuracy.min = 0.5")
+    found = policy_file.parse(text.replace('name = "a"\n', 'name = "a"\nrelease = ["v@0.3"]\n', 1))
+    assert [(variant.name, variant.ratio) for variant in policy.variants(found)] == [("v@0.3", 0.3), ("v@0.5", 0.5)]
+    (spec,) = policy.gate_specs(found)
+    assert [policy.applies(spec, variant) for variant in policy.variants(found)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ('recipe = "q"', "line 12: sensitivity.recipe: no [[prune]] is called 'q'"),
+        ('recipe = "p"\nratios = [0.5, 0.3]', "line 13: sensitivity.ratios: expected distinct ratios, ascending"),
+        ('recipe = "p"\nratios = [0.3, 0.3]', "line 13: sensitivity.ratios: expected distinct ratios, ascending"),
+        ('recipe = "p"\nratios = []', "line 13: sensitivity.ratios: expected an array to have at least 1 item"),
+        ("ratios = [0.5]", "line 11: sensitivity: 'recipe' is missing"),
+        ('recipe = "p"\nlayers = []', "line 13: sensitivity.layers: unknown key 'layers'"),
+    ],
+)
+def test_a_sensitivity_that_cannot_be_measured_is_refused_with_its_line(keys: str, told: str) -> None:
+    assert told in error_of(small(rest=f"[sensitivity]\n{keys}")).cause
+
+
+def test_sensitivity_is_of_a_recipe_and_changes_the_digest() -> None:
+    asked = policy_file.parse(small(rest='[sensitivity]\nrecipe = "p"'))
+    assert asked.sensitivity is not None
+    assert (asked.sensitivity.recipe, asked.sensitivity.ratios) == ("p", (0.3, 0.5, 0.7, 0.9))
+    assert asked.sha256 != policy_file.parse(small()).sha256
 
 
 def test_two_recipes_of_one_name_are_refused() -> None:
@@ -645,8 +843,7 @@ def test_any_text_is_a_policy_or_a_policy_error(text: str) -> None:
 @unhurried
 @given(
     st.dictionaries(
-        st.sampled_from(("audit", "subject", "prune", "variant", "comparators", "suites", "waivers", "tests"))
-        | st.text(max_size=5),
+        st.sampled_from(policy_file._Reader.TABLES) | st.text(max_size=5),
         toml_values,
         max_size=8,
     )

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import networks
+import plans
 import pytest
 import torch
 from safetensors.torch import load
 from torch import nn
 
-from pruneproof import plan, profile, pruning
-from pruneproof.policy import Prune
+from pruneproof import profile
 
 TIME, WIDTH, HIDDEN = 4, 5, 7
 
@@ -60,10 +60,7 @@ def test_macs_count_zeros_and_fall_when_channels_go() -> None:
     model, x = networks.seeded(networks.mlp), networks.batch(2, 6)
 
     def pruned(granularity: str) -> nn.Module:
-        recipe = Prune.model_validate(
-            {"name": "r", "ratios": [0.5], "granularity": granularity, "scope": "layer"},
-        )
-        return plan.apply(pruning.plan(recipe, 0.5, model, x, 0), model)
+        return plans.pruned(model, x, granularity=granularity, scope="layer")
 
     assert profile.macs(pruned("element"), x[:1]) == 158
     assert profile.macs(pruned("channel"), x[:1]) == 6 * 4 + 4 * 5 + 5 * 3

@@ -6,14 +6,14 @@ import warnings
 from typing import Any
 
 import networks
+import plans
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from pruneproof import plan, prunable, pruning
+from pruneproof import prunable, surgery
 from pruneproof.errors import PruningError
-from pruneproof.policy import Prune
 
 
 class Narrow(nn.Linear):
@@ -88,7 +88,7 @@ def test_a_tensor_that_layers_share_appears_once() -> None:
 def test_a_parametrized_layer_is_left_out_and_named(wrap: Any) -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
     wrap(model[0])
-    made = pruning.plan(recipe(), 0.5, model, networks.batch(2, 6), 0)
+    made = plans.planned(model, networks.batch(2, 6))
     assert set(made.masks) == {"1.weight"}
     assert [layer for layer, _ in made.left_whole] == ["0"]
     assert "parametrized" in made.left_whole[0][1]
@@ -98,10 +98,6 @@ def test_a_weight_outside_any_known_layer_is_named() -> None:
     assert prunable.out_of_reach(networks.Bare()) == (("", "Bare is no known kind of layer"),)
 
 
-def recipe(**options: str) -> Prune:
-    return Prune.model_validate({"name": "r", "ratios": [0.5], **options})
-
-
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
 def test_a_recurrent_classifier_loses_recurrent_weights_and_answers_otherwise(
@@ -109,8 +105,8 @@ def test_a_recurrent_classifier_loses_recurrent_weights_and_answers_otherwise(
 ) -> None:
     model = networks.seeded(lambda: networks.Recurrent(kind, **options)).eval()
     x = networks.batch(4, 5, 6)
-    made = pruning.plan(recipe(scope="layer"), 0.5, model, x, 0)
-    pruned = plan.apply(made, model)
+    made = plans.planned(model, x, scope="layer")
+    pruned = surgery.apply(made, model)
     for name, parameter in pruned.named_parameters():
         assert int((parameter == 0).sum()) == (0 if "bias" in name else (parameter.numel() + 1) // 2), name
     assert not torch.allclose(pruned(x), model(x))
@@ -118,7 +114,7 @@ def test_a_recurrent_classifier_loses_recurrent_weights_and_answers_otherwise(
 
 def test_biases_norms_and_embeddings_stay_bit_for_bit() -> None:
     model = networks.seeded(Everything)
-    pruned = plan.apply(pruning.plan(recipe(), 0.9, model, None, 0), model)
+    pruned = surgery.apply(plans.planned(model, networks.batch(*networks.ROW), 0.9), model)
     before = dict(model.named_parameters())
     for name, parameter in pruned.named_parameters():
         assert torch.equal(parameter, before[name]) == (name not in EXPECTED), name
@@ -127,15 +123,15 @@ def test_biases_norms_and_embeddings_stay_bit_for_bit() -> None:
 def test_frozen_parameters_are_pruned_under_no_grad_too() -> None:
     model = networks.seeded(networks.mlp).requires_grad_(False)
     with torch.no_grad():
-        made = pruning.plan(recipe(), 0.5, model, networks.batch(2, 6), 0)
-        pruned = plan.apply(made, model)
+        made = plans.planned(model, networks.batch(2, 6))
+        pruned = surgery.apply(made, model)
     assert sum(int((p == 0).sum()) for p in pruned.parameters()) == made.removed == 79
     assert not any(p.requires_grad for p in pruned.parameters())
 
 
 def test_a_model_whose_forward_pass_takes_no_gradients_is_pruned_by_elements() -> None:
     model = networks.seeded(networks.Ungraded)
-    assert pruning.plan(recipe(), 0.5, model, networks.batch(2, 6), 0).removed == 79
+    assert plans.planned(model, networks.batch(2, 6)).removed == 79
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -145,14 +141,14 @@ def test_weights_that_are_not_finite_are_refused_by_name(value: float, granulari
     with torch.no_grad():
         model.get_parameter("2.weight")[1, 1] = value
     with pytest.raises(PruningError, match=r"^2\S* holds NaN or infinity"):
-        pruning.plan(recipe(granularity=granularity), 0.5, model, networks.batch(2, 6), 0)
+        plans.planned(model, networks.batch(2, 6), granularity=granularity)
 
 
 @pytest.mark.parametrize("granularity", ["element", "channel"])
 def test_a_model_without_weights_is_refused(granularity: str) -> None:
     model = nn.Sequential(nn.BatchNorm1d(6), nn.ReLU())
     with pytest.raises(PruningError, match=r"no linear|no channels"):
-        pruning.plan(recipe(granularity=granularity), 0.5, model, networks.batch(2, 6), 0)
+        plans.planned(model, networks.batch(2, 6), granularity=granularity)
 
 
 class Counted(nn.Module):
@@ -167,15 +163,20 @@ class Counted(nn.Module):
         nn.init.ones_(self.words.weight)
 
 
+def both(*names: str) -> tuple[set[str], set[str]]:
+    """Tensors that have the same names before and after."""
+    return set(names), set(names)
+
+
 def test_sparsity_is_counted_under_three_denominators() -> None:
     dense, variant = Counted(), Counted()
     with torch.no_grad():
         variant.linear.weight[0] = 0
         variant.words.weight[0, 0] = 0
-    assert prunable.sparsity(dense, variant, {"linear.weight"}) == pytest.approx(
+    assert prunable.sparsity(dense, variant, both("linear.weight")) == pytest.approx(
         {"pruned_tensors": 3 / 12, "layer_weights": 3 / 12, "all_parameters": 4 / 26}
     )
-    assert prunable.sparsity(dense, variant, {"words.weight"})["pruned_tensors"] == pytest.approx(1 / 10)
+    assert prunable.sparsity(dense, variant, both("words.weight"))["pruned_tensors"] == pytest.approx(1 / 10)
     assert set(prunable.sparsity(dense, dense, None).values()) == {0.0}
 
 
@@ -185,7 +186,7 @@ def test_sparsity_of_a_shrunk_network_counts_what_is_missing() -> None:
     for model in (dense, shrunk):
         for parameter in model.parameters():
             nn.init.ones_(parameter)
-    found = prunable.sparsity(dense, shrunk, {"0.weight", "0.bias", "1.weight"})
+    found = prunable.sparsity(dense, shrunk, both("0.weight", "0.bias", "1.weight"))
     assert found == pytest.approx(
         {"pruned_tensors": 1 - 6 / 24, "layer_weights": 1 - 5 / 20, "all_parameters": 1 - 8 / 26}
     )
@@ -195,7 +196,7 @@ def test_a_shared_tensor_is_counted_once() -> None:
     dense, variant = networks.seeded(networks.Tied), networks.seeded(networks.Tied)
     with torch.no_grad():
         variant.get_parameter("first.weight").zero_()
-    found = prunable.sparsity(dense, variant, {"first.weight"})
+    found = prunable.sparsity(dense, variant, both("first.weight"))
     assert found["pruned_tensors"] == 1.0
     assert found["layer_weights"] == pytest.approx(64 / (48 + 64 + 24))
 
@@ -207,8 +208,8 @@ def test_a_layer_that_shares_its_weight_with_an_embedding_is_counted() -> None:
         return model
 
     dense = networks.seeded(tied)
-    made = pruning.plan(recipe(), 0.5, dense, None, 0)
-    found = prunable.sparsity(dense, plan.apply(made, dense), made.tensors)
+    made = plans.planned(dense, networks.batch(*networks.ROW))
+    found = prunable.sparsity(dense, surgery.apply(made, dense), (made.tensors, made.tensors))
     assert found == {"pruned_tensors": 0.5, "layer_weights": 0.5, "all_parameters": 0.5}
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_report_of_pruning import imported, sensitivity
 from test_reports import ATTACK, evidence, family, full, gate, variant
 
 from pruneproof.evidence import Evidence
@@ -194,6 +195,47 @@ def test_it_is_no_wider_than_the_window(browser: Browser, tmp_path: Path) -> Non
     assert browser.evaluate("document.documentElement.scrollWidth") <= browser.evaluate("window.innerWidth")
 
 
+def pruned() -> Evidence:
+    """Long names wherever pruning has names: layers, tensors, reasons."""
+    layers = {f"model.decoder.layers.{i}.self_attention.output.dense": (0.9, 0.9 - i / 20, None) for i in range(9)}
+    names = [f"model.decoder.layers.{i}.self_attention.output.dense.weight" for i in range(9)]
+    row = imported(
+        claimed_ratio=0.7, claimed_of="layer_weights", shape_changes=[(name, [64, 3, 7], [32, 3, 7]) for name in names]
+    )
+    found = full()
+    return found.model_copy(update={"variants": [*found.variants, row], "sensitivity": sensitivity(layers)})
+
+
+@pytest.mark.parametrize("width", [390, 820])
+def test_on_a_phone_tables_and_wide_charts_scroll_and_the_page_does_not(
+    browser: Browser, tmp_path: Path, width: int
+) -> None:
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=2, mobile=True)
+    try:
+        show(browser, pruned(), tmp_path)
+        assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        letters = browser.evaluate(
+            "Math.min(...[...document.querySelectorAll('#sensitivity svg text')]"
+            ".map(t => t.getBoundingClientRect().height))"
+        )
+        assert letters > 8
+    finally:
+        browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_the_names_of_layers_on_the_sensitivity_chart_fit_and_can_be_told_apart(
+    browser: Browser, tmp_path: Path
+) -> None:
+    show(browser, pruned(), tmp_path)
+    inside = browser.evaluate(
+        "[...document.querySelectorAll('#sensitivity svg text')].filter(t => /output/.test(t.textContent))"
+        ".map(t => [t.textContent, t.getBoundingClientRect().right < innerWidth])"
+    )
+    ends = [f"decoder.layers.{i}.self_attention.output.dense" for i in range(8, 2, -1)]
+    assert sorted(name.removeprefix("…del.").removeprefix("…el.") for name, _ in inside) == sorted(ends)
+    assert all(fits for _, fits in inside)
+
+
 def test_names_beside_the_curves_do_not_lie_on_each_other(browser: Browser, tmp_path: Path) -> None:
     show(browser, family(40), tmp_path)
     boxes = browser.evaluate(
@@ -217,6 +259,6 @@ def test_on_paper_nothing_stays_folded(browser: Browser, tmp_path: Path) -> None
 
 
 def test_it_prints(browser: Browser, tmp_path: Path) -> None:
-    show(browser, full(), tmp_path)
+    show(browser, pruned(), tmp_path)
     paper = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", paper)) <= 8

@@ -76,6 +76,7 @@ def variant(name: str, achieved: float | None = 0.5, **changes: Any) -> VariantR
         requested_ratio=float(name.rsplit("@", 1)[1]) if "@" in name else None,
         units_removed=617,
         units=1234,
+        achieved_ratio=achieved,
         sparsity={} if achieved is None else {key: value for key, value in share.items() if value is not None},
         parameters=4545,
         nonzero_parameters=2321,
@@ -511,8 +512,8 @@ def test_gates_that_failed_alike_without_a_value_are_explained_once() -> None:
 
 
 def test_achieved_ratios_stand_beside_the_requested_one() -> None:
-    assert page(full()).row("mag@0.7up for release, pruned")[1:9] == [
-        "70.0 %", "72.0 %", "43.2 %", "39.9 %", "617 of 1,234", "4,545", "2,321", "77,000",
+    assert page(full()).row("mag@0.7up for release, pruned")[1:] == [
+        "70.0 %", "72.0 %617 of 1,234 weights", "72.0 %", "43.2 %", "39.9 %", "4,545", "2,321", "77,000", "19,068",
     ]  # fmt: skip
 
 
@@ -524,11 +525,34 @@ def test_curves_stand_over_the_achieved_ratio() -> None:
     )
 
 
-def test_channels_are_counted_as_channels() -> None:
-    rows = [variant("ch@0.5", 0.74, recipe={"granularity": "channel"}, units_removed=56, units=112)]
+@pytest.mark.parametrize(
+    ("granularity", "denominator", "axis"),
+    [
+        ("element", "units", "weights removed (share of 112 weights)"),
+        ("n_of_m", "units", "weights removed (share of 112 weights)"),
+        ("channel", "units", "channels removed (share of 112 channels)"),
+        ("head", "units", "heads removed (share of 112 heads)"),
+        ("block", "units", "blocks removed (share of 112 blocks)"),
+        ("element", "layer_weights", "layer weights removed (share of all of the dense network)"),
+        ("block", "all_parameters", "parameters removed (share of all of the dense network)"),
+        ("channel", "macs", "MACs removed (share of all of the dense network)"),
+    ],
+)
+def test_a_curve_s_axis_says_what_the_ratio_is_a_share_of(granularity: str, denominator: str, axis: str) -> None:
+    recipe = {"granularity": granularity, "denominator": denominator}
+    rows = [variant("ch@0.5", 0.74, recipe=recipe, units_removed=56, units=112, achieved_ratio=0.5)]
     (chart,) = _curves.charts(evidence([gate("ch@0.5")], rows))
-    assert chart.panels[0].ratio == "channels removed (share of 112 channels)"
+    assert chart.panels[0].ratio == axis
     assert [point.ratio for point in chart.panels[0].series[0].points] == [0.5]
+
+
+def test_the_variants_of_another_tool_s_function_are_one_curve() -> None:
+    rows = [variant(name, at, kind="imported", recipe=None) for name, at in (("tool@0.3", 0.3), ("tool@0.6", 0.7))]
+    (chart,) = _curves.charts(evidence([gate("tool@0.3"), gate("tool@0.6")], rows))
+    assert [(series.label, [point.ratio for point in series.points]) for series in chart.panels[0].series] == [
+        ("tool", [0.3, 0.7])
+    ]
+    assert chart.panels[0].ratio == "layer weights removed (share of all layer weights)"
 
 
 def test_a_ratio_that_is_measured_but_not_gated_is_drawn_as_such() -> None:

@@ -7,32 +7,31 @@ import dataclasses
 from collections.abc import Callable
 
 import networks
+import plans
 import pytest
 import torch
 from torch import nn
 
-from pruneproof import digests, plan, pruning, selfcheck, variants
+from pruneproof import digests, selfcheck, surgery, variants
 from pruneproof.errors import PruningError
 from pruneproof.evidence import SelfCheck, VariantRow
 from pruneproof.plan import PrunePlan, Removal
-from pruneproof.policy import Prune
 from pruneproof.subject import Data
 
 GRANULARITIES = ("element", "channel")
+ROW = networks.batch(*networks.ROW)
 
 
 def planned(model: nn.Module, granularity: str, ratio: float = 0.5, scope: str = "global") -> PrunePlan:
-    recipe = Prune.model_validate({"name": "r", "ratios": [0.5], "granularity": granularity, "scope": scope})
-    return pruning.plan(recipe, ratio, model, networks.batch(*networks.ROW), 0)
+    return plans.planned(model, ROW, ratio, granularity=granularity, scope=scope)
 
 
 def checked(made: PrunePlan, dense: nn.Module, variant: nn.Module) -> dict[str, SelfCheck]:
-    found = selfcheck.checks(made, dense, variant, Data(networks.batch(*networks.ROW)), 0)
-    return {check.id: check for check in found}
+    return plans.checks(made, dense, variant, ROW)
 
 
 def failed(made: PrunePlan, dense: nn.Module, variant: nn.Module) -> set[str]:
-    return {name for name, check in checked(made, dense, variant).items() if not check.passed}
+    return plans.failed(made, dense, variant, ROW)
 
 
 def dense() -> nn.Module:
@@ -47,10 +46,10 @@ def test_an_honest_variant_passes_in_every_precision(granularity: str, scope: st
         lambda: nn.Sequential(nn.Linear(6, 300), nn.ReLU(), nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 3))
     )
     model = model.to(dtype)
-    made = planned_in(model, granularity, scope, dtype)
-    sample = Data(networks.batch(16, 6).to(dtype))
-    found = selfcheck.checks(made, model, plan.apply(made, model), sample, 0)
-    assert [check.detail for check in found if not check.passed] == []
+    x = networks.batch(16, 6).to(dtype)
+    made = plans.planned(model, x, 0.3, granularity=granularity, scope=scope)
+    found = plans.checks(made, model, surgery.apply(made, model), x)
+    assert [check.detail for check in found.values() if not check.passed] == []
 
 
 class Coarse(nn.Linear):
@@ -72,29 +71,25 @@ def test_rounding_in_half_precision_is_no_fault() -> None:
     gone = torch.arange(0, 301, 3)
     roles = {"0.weight": "produces", "0.bias": "follows", "2.weight": "reads"}
     made = PrunePlan(
-        recipe={"scope": "global"},
+        recipe={"granularity": "channel", "scope": "global"},
         ratio=101 / 301,
         seed=0,
         model=digests.of_model(model),
         removed=101,
         units=301,
+        achieved=101 / 301,
         masks={},
         removals=tuple(Removal(name, dim, roles[name], gone) for name, dim in tensors.items()),  # type: ignore[arg-type]
     )
-    variant = plan.apply(made, model)
-    assert not selfcheck._same(plan.masked(made, model), variant, [sample])[0]
+    variant = surgery.apply(made, model)
+    assert not selfcheck._same(surgery.masked(made, model), variant, [sample])[0]
     assert selfcheck._masked_is_variant(made, model, variant, sample, 0).passed
-
-
-def planned_in(model: nn.Module, granularity: str, scope: str, dtype: torch.dtype) -> PrunePlan:
-    recipe = Prune.model_validate({"name": "r", "ratios": [0.5], "granularity": granularity, "scope": scope})
-    return pruning.plan(recipe, 0.3, model, networks.batch(2, 6).to(dtype), 0)
 
 
 def test_one_weight_that_came_back_is_found() -> None:
     model = dense()
     made = planned(model, "element")
-    variant = plan.apply(made, model)
+    variant = surgery.apply(made, model)
     name, mask = next(iter(made.masks.items()))
     with torch.no_grad():
         variant.get_parameter(name)[tuple((~mask).nonzero()[0])] = 1e-3
@@ -105,7 +100,7 @@ def test_one_weight_that_came_back_is_found() -> None:
 def test_one_weight_too_many_is_found() -> None:
     model = dense()
     made = planned(model, "element")
-    variant = plan.apply(made, model)
+    variant = surgery.apply(made, model)
     name, mask = next(iter(made.masks.items()))
     with torch.no_grad():
         variant.get_parameter(name)[tuple(mask.nonzero()[0])] = 0
@@ -121,11 +116,11 @@ def test_a_mask_that_is_off_by_one_is_found(scope: str, stays: bool) -> None:
     mask = masks["2.weight"]
     mask[tuple((mask != stays).nonzero()[0])] = stays
     wrong = dataclasses.replace(made, masks=masks)
-    assert "V1" in failed(wrong, model, plan.apply(wrong, model))
+    assert "V1" in failed(wrong, model, surgery.apply(wrong, model))
     claims_more = dataclasses.replace(made, removed=made.removed + 1)
-    assert failed(claims_more, model, plan.apply(claims_more, model)) == {"V1"}
+    assert failed(claims_more, model, surgery.apply(claims_more, model)) == {"V1"}
     adjusted = dataclasses.replace(wrong, removed=sum(int((~mask).sum()) for mask in masks.values()))
-    assert "V1" in failed(adjusted, model, plan.apply(adjusted, model))
+    assert "V1" in failed(adjusted, model, surgery.apply(adjusted, model))
 
 
 def test_a_consumer_that_lost_another_channel_than_its_producer_is_found() -> None:
@@ -135,7 +130,7 @@ def test_a_consumer_that_lost_another_channel_than_its_producer_is_found() -> No
         dataclasses.replace(removal, indices=_shifted(removal.indices, 10)) if removal.tensor == "4.weight" else removal
         for removal in made.removals
     )
-    variant = plan.apply(dataclasses.replace(made, removals=wrong), model)
+    variant = surgery.apply(dataclasses.replace(made, removals=wrong), model)
     assert failed(made, model, variant) == {"V3"}
 
 
@@ -148,7 +143,7 @@ def test_a_layer_that_was_not_shrunk_along_is_found() -> None:
     model = dense()
     made = planned(model, "channel")
     partial = tuple(removal for removal in made.removals if removal.tensor != "4.weight")
-    variant = plan.apply(dataclasses.replace(made, removals=partial), model)
+    variant = surgery.apply(dataclasses.replace(made, removals=partial), model)
     assert failed(made, model, variant) >= {"V3", "V4"}
 
 
@@ -156,8 +151,8 @@ def test_a_layer_that_was_not_shrunk_along_is_found() -> None:
 def test_weights_of_another_training_are_found(granularity: str) -> None:
     model, other = dense(), networks.seeded(networks.mlp, seed=1)
     made = planned(model, granularity)
-    swapped = plan.apply(dataclasses.replace(made, model=digests.of_model(other)), other)
-    variant = plan.apply(made, model)
+    swapped = surgery.apply(dataclasses.replace(made, model=digests.of_model(other)), other)
+    variant = surgery.apply(made, model)
     variant.load_state_dict(swapped.state_dict())
     assert failed(made, model, variant) == {"V3"}
 
@@ -182,8 +177,8 @@ def test_a_variant_that_answers_nan_where_the_masked_network_does_not_is_found()
     made = planned(model, "channel")
     for on_real in (True, False):
         found = selfcheck._same(
-            plan.masked(made, model),
-            Poisoned(plan.apply(made, model), on_real),
+            surgery.masked(made, model),
+            Poisoned(surgery.apply(made, model), on_real),
             [Data(networks.batch(*networks.ROW)), Data(networks.batch(*networks.ROW, seed=9))],
         )
         assert not found[0]
@@ -230,7 +225,7 @@ class Buffered(nn.Module):
 def test_state_outside_the_state_dict_is_no_fault(granularity: str) -> None:
     model = networks.seeded(Buffered)
     made = planned(model, granularity)
-    assert failed(made, model, plan.apply(made, model)) == set()
+    assert failed(made, model, surgery.apply(made, model)) == set()
 
 
 def test_a_variant_that_does_not_come_back_from_its_file_is_found() -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import torch
 
+from pruneproof.criteria import Layer, Units
 
-def elements(weight: torch.Tensor) -> torch.Tensor:
+
+def elements(layer: Layer) -> torch.Tensor:
     """``|w|``."""
-    return weight.abs()
+    return layer.weight.abs()
 
 
-def channels(rows: torch.Tensor) -> torch.Tensor:
+def units(group: Units) -> torch.Tensor:
     """Root mean square of the weights that produce a unit, ``sqrt(mean(w²))``.
 
-    Within a layer this ranks as the L2 norm of the filter does (Li et al. 2017, arXiv 1608.08710, use
-    L1); dividing by the number of weights makes layers of different width comparable.
-
-    Args:
-        rows: ``(units, weights a unit)``.
+    Within a layer this ranks as the L2 norm does; dividing by the number of weights makes layers of different width
+    comparable, which :mod:`pruneproof.criteria.l2_norm` does not.
     """
-    return rows.double().square().mean(dim=1).sqrt()
+    norms: torch.Tensor = torch.linalg.vector_norm(group.weights, dim=1, dtype=torch.float64)
+    return norms / group.weights.shape[1] ** 0.5
