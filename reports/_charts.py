@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 5.1, 3.0
 """Of one panel, in inches."""
 COLOURS = ("#1f4e8c", "#b45309", "#0f766e", "#7c3aed", "#9d174d", "#4d7c0f")
-GREY, INK, LIMIT = "#9aa5b1", "#1f2933", "#b3261e"
-LABEL = 19
-"""Letters of a label that fit beside the axes."""
+GREY, INK, LIMIT, DENSE = "#9aa5b1", "#1f2933", "#b3261e", "#52606d"
+LABEL, LONG_LABEL = 19, 48
+"""Letters of a label that fit beside the axes, and beside those of a wide chart."""
 
 MARKERS: dict[Verdict | None, tuple[str, bool]] = {
     Verdict.PASS: ("o", True),
@@ -71,7 +71,8 @@ def svg(chart: Chart, slug: str) -> str:
     with matplotlib.rc_context(looks):
         across = min(len(chart.panels), 2)
         down = -(-len(chart.panels) // across)
-        figure = Figure(figsize=(WIDTH * across, HEIGHT * down), facecolor="none")
+        width, room = (WIDTH * 2, 3.1) if chart.wide else (WIDTH * across, 1.3)
+        figure = Figure(figsize=(width, HEIGHT * down), facecolor="none")
         FigureCanvasSVG(figure)
         grid = figure.subplots(down, across, squeeze=False, sharey=True)
         for axes in grid.flat[len(chart.panels) :]:
@@ -80,9 +81,8 @@ def svg(chart: Chart, slug: str) -> str:
             _panel(axes, panel, chart, ylabel=position % across == 0)
         top, bottom = 0.30 / (HEIGHT * down), 0.55 / (HEIGHT * down)
         figure.subplots_adjust(
-            left=0.75 / (WIDTH * across), right=1 - 1.3 / (WIDTH * across), top=1 - top, bottom=bottom,
-            wspace=0.7, hspace=0.4,
-        )  # fmt: skip
+            left=0.75 / width, right=1 - room / width, top=1 - top, bottom=bottom, wspace=0.7, hspace=0.4
+        )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return _inline(buffer.getvalue(), slug, chart.title, chart.alt)
@@ -131,9 +131,15 @@ def _limits(axes: Axes, chart: Chart) -> None:
     low, high = min(values), max(values)
     margin = (high - low) * 0.09 or abs(high) * 0.1 or 0.1
     axes.set_ylim(low - margin, high + margin)
-    axes.axhline(chart.limit, color=LIMIT, linestyle=(0, (5, 3)), linewidth=1.2, zorder=2)
+    axes.axhline(chart.limit, color=_line_colour(chart), linestyle=(0, (5, 3)), linewidth=1.2, zorder=2)
+    if not chart.limit_key:
+        return
     outside = (low - margin, chart.limit) if chart.limit_key == "min" else (chart.limit, high + margin)
     axes.axhspan(*outside, color=LIMIT, alpha=0.05, linewidth=0, zorder=0)
+
+
+def _line_colour(chart: Chart) -> str:
+    return LIMIT if chart.limit_key else DENSE
 
 
 def _series(axes: Axes, series: Series, colour: str, alone: bool) -> None:
@@ -162,8 +168,8 @@ def _labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], chart: 
     """Names at the right end of the lines, and the limit's, moved apart where they would touch."""
     low, high = axes.get_ylim()
     right = axes.get_xlim()[1]
-    entries = [(value, ratio, _plain(label, LABEL), colour) for ratio, value, label, colour in labels]
-    entries.append((chart.limit, right, f"limit: {chart.limit_key} {chart.limit:g}", LIMIT))
+    entries = [(value, ratio, _label(label, chart), colour) for ratio, value, label, colour in labels]
+    entries.append((chart.limit, right, chart.line, _line_colour(chart)))
     entries.sort(key=lambda entry: (entry[0], entry[2]))
     gap = (high - low) * 0.062
     places = _spread([entry[0] for entry in entries], gap, low, high)
@@ -179,6 +185,12 @@ def _labels(axes: Axes, labels: Sequence[tuple[float, float, str, str]], chart: 
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6, "shrinkA": 1, "shrinkB": 3},
         )
+
+
+def _label(name: str, chart: Chart) -> str:
+    if chart.wide and len(name) > LONG_LABEL:  # a layer's: the end tells it from its neighbours
+        return _plain("…" + name[1 - LONG_LABEL :], LONG_LABEL)
+    return _plain(name, LONG_LABEL if chart.wide else LABEL)
 
 
 def _spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -56,7 +56,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Chart:
-    """A gate, or one column of a family of gates."""
+    """A gate, or one column of a family of gates.
+
+    Args:
+        limit_key: empty where ``limit`` is no limit but dense's own value.
+        across: what the ratio is, in words.
+        wide: as wide as the page, with room for long names.
+    """
 
     title: str
     quantity: str
@@ -65,6 +71,13 @@ class Chart:
     panels: tuple[Panel, ...]
     members: int
     hidden: int
+    across: str = "the achieved ratio"
+    wide: bool = False
+
+    @property
+    def line(self) -> str:
+        """What the dashed line is."""
+        return f"limit: {self.limit_key} {self.limit:g}" if self.limit_key else f"dense {wording.number(self.limit)}"
 
     @property
     def alt(self) -> str:
@@ -77,8 +90,8 @@ class Chart:
                         f"{wording.number(p.value)} at {wording.percent(p.ratio)}" for p in series.points
                     )
                     lines.append(f"{' '.join(dict.fromkeys(f'{panel.title} {series.label}'.split()))}: {points}")
-        limit = f"Limit: {self.limit_key} {self.limit:g}."
-        return f"{self.title}: {self.quantity} against the achieved ratio. {'; '.join(lines)}. {limit}"
+        line = self.line[:1].upper() + self.line[1:]
+        return f"{self.title}: {self.quantity} against {self.across}. {'; '.join(lines)}. {line}."
 
 
 def charts(evidence: Evidence) -> Iterator[Chart]:
@@ -116,22 +129,18 @@ def charts(evidence: Evidence) -> Iterator[Chart]:
 def _ratio(row: VariantRow) -> float | None:
     if row.kind in ("dense", "previous"):
         return None
-    if _units(row) and row.units and row.units_removed is not None:
-        return row.units_removed / row.units
+    if row.kind == "pruned" and row.achieved_ratio is not None:
+        return row.achieved_ratio
     return row.sparsity.get("pruned_tensors")
 
 
-def _units(row: VariantRow) -> str | None:
-    """``channels`` where the ratio is a share of them; ``None`` where it is a share of weights."""
-    granularity = (row.recipe or {}).get("granularity", "element")
-    return f"{granularity}s" if granularity in ("channel", "head", "block") else None
-
-
 def _axis(row: VariantRow) -> str:
-    units = _units(row)
-    if units:
-        return f"{units} removed (share of {wording.count(row.units)} {units})"
-    return "weights removed (share of the pruned tensors)"
+    counted = wording.counted(row)
+    if row.kind == "imported" or row.achieved_ratio is None:
+        return "layer weights removed (share of all layer weights)"
+    if counted == wording.units(row.recipe):
+        return f"{counted} removed (share of {wording.count(row.units)} {counted})"
+    return f"{counted} removed (share of all of the dense network)"
 
 
 def _recipes(evidence: Evidence, places: dict[str, float]) -> dict[str, list[VariantRow]]:
@@ -160,7 +169,7 @@ def _points(
         elif (value := _ungated(first, row.name, values)) is not None:
             found.append(Point(places[row.name], value, None, None))
     dense = _ungated(first, "dense", values)
-    if found and rows[0].kind == "pruned" and dense is not None:
+    if found and rows[0].requested_ratio is not None and dense is not None:
         found.insert(0, Point(0.0, dense, None, None))
     return tuple(found)
 
@@ -183,7 +192,7 @@ def _together(lines: dict[tuple[str, str], tuple[Point, ...]], recipes: dict[str
     axes = {name: _axis(recipes[name][0]) for name, _ in lines}
     ratio = next(iter(axes.values()))
     if len(set(axes.values())) > 1:
-        ratio = "share removed: " + "; ".join(f"{name}, {axis.split(' ', 1)[0]}" for name, axis in axes.items())
+        ratio = "share removed: " + "; ".join(f"{name}, {axis.split(' removed', 1)[0]}" for name, axis in axes.items())
         if len(ratio) > LONGEST:
             ratio = "share removed, of each recipe's own units"
     return Panel("", ratio, tuple(Series(name, points, "main") for (name, _), points in lines.items()))
@@ -214,7 +223,7 @@ def _apart(
         ]
         left = ranked[DRAWN:]
         hidden = max(hidden, len(left))
-        panels.append(Panel(name, _axis(rows[0]), tuple(series), _range([own[id] for id in left])))
+        panels.append(Panel(name, _axis(rows[0]), tuple(series), spread([own[id] for id in left])))
     return tuple(panels), hidden
 
 
@@ -222,7 +231,8 @@ def _badness(gate: GateRow, point: Point) -> float:
     return wording.beyond(gate.model_copy(update={"value": point.value}))
 
 
-def _range(lines: Sequence[tuple[Point, ...]]) -> tuple[tuple[float, float, float], ...]:
+def spread(lines: Sequence[tuple[Point, ...]]) -> tuple[tuple[float, float, float], ...]:
+    """(ratio, smallest, largest) of lines that are not drawn one by one."""
     at: dict[float, list[float]] = {}
     for points in lines:
         for point in points:

@@ -104,11 +104,12 @@ def _cell(row: MeasurementRow | None, dense: MeasurementRow | None, lost: float 
         harm = lost * (dense.value - row.value)
         if lost < 0 and dense.value:
             harm /= abs(dense.value)
-    return Cell(harm, _step(harm), row.n, row.small)
+    return Cell(harm, step(harm), row.n, row.small)
 
 
-def _step(harm: float | None) -> int:
+def step(harm: float | None) -> int:
+    """Colour of a cell, -4 (better) to 4 (worse)."""
     if harm is None:
         return 0
-    size = sum(abs(harm) >= step for step in STEPS)
+    size = sum(round(abs(harm), 9) >= least for least in STEPS)
     return size if harm > 0 else -size

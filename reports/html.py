@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -11,7 +12,8 @@ from markupsafe import Markup, escape
 from pruneproof import evidence as records
 from pruneproof import summary, wording
 from pruneproof.evidence import Evidence
-from pruneproof.reports import _charts, _curves, _heat, _matrix, _reasons
+from pruneproof.reports import _charts, _curves, _heat, _matrix, _reasons, _sensitivity, _variants
+from pruneproof.reports._curves import Chart
 from pruneproof.verdicts import GLYPHS, Verdict
 
 FILE = "report.html"
@@ -20,10 +22,8 @@ TEMPLATE = "report.html.jinja"
 
 def render(evidence: Evidence) -> str:
     """The report as one HTML document; the same bytes for the same evidence."""
-    figures = [
-        (chart, Markup(_charts.svg(chart, f"c{position}")))
-        for position, chart in enumerate(_curves.charts(evidence), start=1)
-    ]
+    figures = _drawn(_curves.charts(evidence), "c")
+    sensitivity = list(_sensitivity.tables(evidence))
     return (
         _environment()
         .get_template(TEMPLATE)
@@ -39,13 +39,17 @@ def render(evidence: Evidence) -> str:
             sentences=summary.sentences(evidence),
             breaks=summary.first_breaks(evidence),
             has_segments=any(gate.suite == "segments" and gate.value is not None for gate in evidence.gates),
-            recipes={wording.recipe(row): row.recipe for row in evidence.variants if row.recipe},
+            recipes=_variants.recipes(evidence),
+            claims=_variants.claims(evidence),
+            left_whole=_variants.left_whole(evidence),
             candidate_counts=summary.counts([gate for gate in evidence.gates if gate.candidate]),
             explored_counts=summary.counts([gate for gate in evidence.gates if not gate.candidate]),
             matrices=list(_matrix.matrices(evidence)),
             reasons=_reasons.reasons(evidence),
             figures=figures,
             chart_key=_charts.KEY,
+            sensitivity=sensitivity,
+            sensitivity_figures=_drawn((table.chart for table in sensitivity if table.chart), "s"),
             heat_maps=list(_heat.heat_maps(evidence)),
             levels=sorted({wording.level(gate.confidence) for gate in evidence.gates if gate.interval}),
             confidences=sorted({f"{100 * gate.confidence:g} %" for gate in evidence.gates}),
@@ -53,6 +57,10 @@ def render(evidence: Evidence) -> str:
             audit_command=f"pruneproof audit {shlex.quote(evidence.policy.path)}",
         )
     )
+
+
+def _drawn(charts: Iterable[Chart], slug: str) -> list[tuple[Chart, Markup]]:
+    return [(chart, Markup(_charts.svg(chart, f"{slug}{place}"))) for place, chart in enumerate(charts, start=1)]
 
 
 def _environment() -> Environment:
@@ -78,6 +86,8 @@ def _environment() -> Environment:
         member=wording.member,
         plural=wording.plural,
         against=summary.against,
+        achieved=_variants.achieved,
+        claim=wording.claim,
         verdict=_verdict,
         id=_id,
         when=_when,

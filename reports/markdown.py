@@ -12,7 +12,8 @@ from pruneproof.verdicts import GLYPHS, WORST_FIRST, Verdict
 FILE = "report.md"
 VARIANTS = 12
 GATES = 10
-"""Rows of each table; what is left out is counted."""
+FINDINGS = 4
+"""Rows of each table, and self-checks that do not hold; what is left out is counted."""
 
 
 def render(evidence: Evidence) -> str:
@@ -28,6 +29,7 @@ def render(evidence: Evidence) -> str:
         passes = "; overall accuracy still passes its gates there" if found.overall_passes else ""
         worst = f"{_code(found.gate.id)} {summary.against(found.gate)}"
         lines += ["", f"Segments break first at {_code(found.variant.name)}: {worst}{passes}."]
+    lines += _findings(evidence)
     lines += ["", *_variants(evidence)]
     lines += ["", *_gates(evidence)]
     lines += [
@@ -40,6 +42,22 @@ def render(evidence: Evidence) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _findings(evidence: Evidence) -> list[str]:
+    """Self-checks that do not hold, and the most sensitive layers."""
+    failed = summary.not_so(evidence)
+    lines = [
+        f"- {', '.join(_code(row.name) for row in found.variants)}: {_prose(found.outcome)}: {_code(found.detail)}"
+        for found in failed[:FINDINGS]
+    ]
+    if len(failed) > FINDINGS:
+        lines.append(f"- … and {wording.plural(len(failed) - FINDINGS, 'more self-check')} that do not hold.")
+    lines += [
+        f"- Most sensitive layer under {_code(cost.recipe)}: {_code(cost.layer)}; {cost.loss}"
+        for cost in summary.most_sensitive(evidence)
+    ]
+    return ["", *lines] if lines else []
 
 
 def _variants(evidence: Evidence) -> list[str]:
