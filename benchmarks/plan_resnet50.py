@@ -46,8 +46,8 @@ def image() -> torch.Tensor:
 
 def ours(model: torch.nn.Module) -> None:
     """A plan: groups, scores, selection."""
-    from pruneproof.policy import Prune
     from pruneproof.pruning import Planner
+    from pruneproof.recipe import Prune
     from pruneproof.subject import Data, Subject
 
     recipe = Prune.model_validate(

@@ -14,7 +14,7 @@ from pruneproof import criteria, digests, inference, registry, signals
 from pruneproof.criteria import Layer, Units
 from pruneproof.errors import PruningError, SubjectError
 from pruneproof.plan import Removal
-from pruneproof.policy import Prune
+from pruneproof.recipe import Prune
 from pruneproof.signals import Signals
 from pruneproof.subject import Data, Subject
 from pruneproof.units import Group, Setting

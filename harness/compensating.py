@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 
 from pruneproof import observations, selection
-from pruneproof.policy import Prune
+from pruneproof.recipe import Prune
 from pruneproof.subject import Data
 
 

@@ -7,7 +7,6 @@ still measured.
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,21 +26,23 @@ from pruneproof import (
     plan,
     policy,
     replanning,
+    selfcheck,
     sensitivity,
     variants,
 )
 from pruneproof.checking import Loaded
 from pruneproof.errors import PruneProofError
-from pruneproof.estimates import Statistic
 from pruneproof.evidence import PLANS, GateRow, MeasurementRow, SelfCheck, SensitivityRow, SubjectRow, VariantRow
 from pruneproof.hurt import hurt
 from pruneproof.isolation import deadline, importing_from, untouched_globals
+from pruneproof.measuring import measure, measurement_rows
 from pruneproof.outcomes import Examples, Predictions
 from pruneproof.planners import Planners
 from pruneproof.policy import DENSE, PREVIOUS, Policy, VariantSpec
+from pruneproof.recipe import words
 from pruneproof.replanning import FreshProcess
 from pruneproof.store import Store
-from pruneproof.suite import Context, Facts, Measurement
+from pruneproof.suite import Facts
 from pruneproof.verdicts import Verdict
 
 Progress = Callable[[str], None]
@@ -312,8 +313,7 @@ class Engine:
                 lambda: control.check(spec, self.planners, self.examples, outputs),
             )
             found.append(made if isinstance(made, SelfCheck) else control.failed(made["cause"]))
-        ordered = sorted([*row.self_checks, *found], key=lambda check: (int(check.id.strip("Vab")), check.id))
-        return row.model_copy(update={"self_checks": ordered})
+        return row.model_copy(update={"self_checks": selfcheck.in_order([*row.self_checks, *found])})
 
     def _check_width(self, built: variants.Built) -> None:
         """An imported model may answer with other classes than the subject's."""
@@ -393,7 +393,7 @@ class Engine:
             kind="imported" if spec.imported else "pruned",
             recipe=_recipe(spec),
             requested_ratio=spec.ratio,
-            self_checks=_broken(failure),
+            self_checks=selfcheck.named_in(failure["cause"]),
         )
         candidate = spec.name in policy.candidates(self.asked)
         return {
@@ -430,37 +430,6 @@ class Engine:
             yield
 
 
-def measure(
-    asked: Policy, variant: str, examples: Examples, said: Predictions, dense: Predictions
-) -> dict[str, list[Measurement]]:
-    """Everything that the policy's suites measure of one model."""
-    context = Context(variant, examples.facts, examples, said, dense)
-    return {name: policy.suite(name).measure(context, entry.options) for name, entry in asked.suites.items()}
-
-
-def measurement_rows(asked: Policy, variant: str, measured: gates.Measured) -> list[MeasurementRow]:
-    """Rows of the evidence; bootstrap intervals are left to the gates that need them."""
-    return [_measurement_row(asked, variant, suite, entry) for suite, found in measured.items() for entry in found]
-
-
-def _measurement_row(asked: Policy, variant: str, suite: str, entry: Measurement) -> MeasurementRow:
-    estimate = entry.estimate
-    bounded = estimate is not None and not isinstance(estimate, Statistic)
-    return MeasurementRow(
-        variant=variant,
-        suite=suite,
-        metric=entry.metric,
-        segment={entry.member.column: entry.member.value} if entry.member else None,
-        value=estimate.value if estimate is not None else None,
-        unit=entry.unit,
-        n=entry.n,
-        interval=tuple(estimate.bounds(asked.audit.confidence)) if bounded and estimate is not None else None,
-        method=estimate.method if estimate is not None else "",
-        small=entry.small,
-        note=entry.note,
-    )
-
-
 def _comparator(name: str, task: Mapping[str, Any]) -> tuple[VariantRow, tuple[MeasurementRow, ...]]:
     if "row" not in task:
         kind: Any = name
@@ -470,21 +439,7 @@ def _comparator(name: str, task: Mapping[str, Any]) -> tuple[VariantRow, tuple[M
 
 
 def _recipe(spec: VariantSpec) -> dict[str, str] | None:
-    return None if spec.recipe is None else policy.words(spec.recipe)
-
-
-def _broken(failure: Failure) -> list[SelfCheck]:
-    """The self-check that stopped a plan before there was a variant: its cause begins with the check's name."""
-    match = re.match(r"self-check (V\d+): (.*)", failure["cause"])
-    if match is None:
-        return []
-    return [SelfCheck(id=match[1], claim=BEFORE[match[1]], passed=False, detail=match[2])]
-
-
-BEFORE = {
-    "V9": "what hangs together was found in time",
-}
-"""Self-checks that can fail while a plan is made."""
+    return None if spec.recipe is None else words(spec.recipe)
 
 
 def _told(failure: Failure) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pruneproof.errors import EvidenceError
-from pruneproof.policy import canonical
+from pruneproof.tables import canonical
 from pruneproof.verdicts import Verdict
 
 SCHEMA = "https://pruneproof.dev/schema/evidence-1.json"

@@ -13,7 +13,7 @@ from pruneproof import counting, criteria, inference, profile, selection, signal
 from pruneproof.choice import Choice, Showing, Whole, excluded, floor
 from pruneproof.errors import PruningError
 from pruneproof.plan import PrunePlan, Removal
-from pruneproof.policy import Prune
+from pruneproof.recipe import Prune
 from pruneproof.signals import Signals
 from pruneproof.single_weights import told
 from pruneproof.subject import Inputs

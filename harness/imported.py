@@ -188,16 +188,8 @@ def _source(entry: Imported) -> str:
 
 
 def _shapes(model: torch.nn.Module) -> dict[str, list[int]]:
-    found = {name: list(tensor.shape) for name, tensor in surgery.named_tensors(model).items()}
-    for name in [name for name in found if name.endswith("_orig") and f"{name.removesuffix('_orig')}_mask" in found]:
-        stem = name.removesuffix("_orig")
-        found[stem] = found.pop(name)
-        del found[f"{stem}_mask"]
-    for prefix, module in model.named_modules():
-        for key in getattr(module, "parametrizations", {}):
-            path = f"{prefix}." if prefix else ""
-            for name in [name for name in found if name.startswith(f"{path}parametrizations.{key}.")]:
-                del found[name]
-            with torch.no_grad():
-                found[f"{path}{key}"] = list(getattr(module, key).shape)
-    return found
+    shown = prunable.tensors_of(model)
+    masks = {f"{name}_mask" for name in shown}
+    buffers = model.named_buffers(remove_duplicate=False)
+    own = {name: buffer for name, buffer in buffers if name not in masks and "parametrizations" not in name.split(".")}
+    return {name: list(tensor.shape) for name, tensor in {**shown, **own}.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pruneproof import checking, policy, registry
+from pruneproof import checking, policy, registry, tables
 from pruneproof.errors import PruneProofError, SubjectError
 from pruneproof.isolation import Interrupt, importing_from
 from pruneproof.policy import Policy
@@ -133,7 +133,7 @@ def model(source: str, subject: Subject, folder: Path) -> torch.nn.Module:
     Raises:
         SubjectError: it cannot be loaded, or the checkpoint does not fit the architecture.
     """
-    if not re.fullmatch(policy.REFERENCE, source):
+    if not re.fullmatch(tables.REFERENCE, source):
         return checkpoint(source, subject, folder)
     found = resolve(source, folder)
     if not isinstance(found, torch.nn.Module):

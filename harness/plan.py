@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pruneproof.errors import EvidenceError
-from pruneproof.policy import canonical
+from pruneproof.tables import canonical
 from pruneproof.units import Role, Setting
 
 SCHEMA = "pruneproof-plan/2"

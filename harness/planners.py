@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pruneproof.checking import Loaded
-from pruneproof.policy import Policy, Prune
+from pruneproof.policy import Policy
 from pruneproof.pruning import Made, Planner
+from pruneproof.recipe import Prune
 
 
 class Planners:

@@ -26,7 +26,6 @@ from pruneproof.policy import (
     Imported,
     Limit,
     Policy,
-    Prune,
     Sensitivity,
     SubjectTable,
     SuitePolicy,
@@ -36,13 +35,13 @@ from pruneproof.policy import (
     applies,
     as_table,
     candidates,
-    canonical,
     gate_specs,
-    offer,
     suite,
     variants,
 )
+from pruneproof.recipe import Prune
 from pruneproof.suite import Metric
+from pruneproof.tables import canonical, offer
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from pruneproof import digests, inference, policy, recovery, schedule, surgery, training
+from pruneproof import digests, inference, recovery, schedule, surgery, training
 from pruneproof.choice import Choice, Showing
 from pruneproof.errors import PruningError, SubjectError
 from pruneproof.grouped_units import GroupedUnits
 from pruneproof.plan import PrunePlan
-from pruneproof.policy import Prune
+from pruneproof.recipe import Prune, words
 from pruneproof.single_weights import SingleWeights
 from pruneproof.subject import Subject
 
@@ -75,7 +75,7 @@ class Planner:
     def bare(self, choice: Choice, ratio: float) -> PrunePlan:
         """The plan of ``choice``, without what training changed."""
         return PrunePlan(
-            recipe=policy.words(self.recipe),
+            recipe=words(self.recipe),
             ratio=ratio,
             seed=self.seed,
             model=self.model,

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pruneproof import adapters, inference, losses, policy, surgery, training
+from pruneproof import adapters, inference, losses, surgery, training
 from pruneproof.errors import MeasurementError, PruneProofError, PruningError, SubjectError
 from pruneproof.isolation import Interrupt, evaluating
+from pruneproof.recipe import Recovery
 from pruneproof.subject import Data, Subject
 
 
-def function(options: policy.Recovery, subject: Subject, dense: torch.nn.Module) -> training.FineTune:
+def function(options: Recovery, subject: Subject, dense: torch.nn.Module) -> training.FineTune:
     """``fine_tune(model, *, step, steps, generator)`` as :class:`pruneproof.subject.Subject` describes it.
 
     It trains what requires gradients, and keeps the weights of the best of its epochs: the one with the lowest loss
@@ -105,7 +106,7 @@ class Examples:
 class Objective:
     """``(1 - α) · task loss + α · distillation loss``, α being ``distill``."""
 
-    options: policy.Recovery
+    options: Recovery
     subject: Subject
     dense: torch.nn.Module
     examples: Examples
@@ -170,7 +171,7 @@ def _split(size: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.T
 class _Run:
     model: torch.nn.Module
     objective: Objective
-    options: policy.Recovery
+    options: Recovery
     rows: torch.Tensor
     held_out: torch.Tensor
     generator: torch.Generator

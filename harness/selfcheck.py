@@ -7,6 +7,8 @@ more than one network: see :mod:`pruneproof.replanning` and :mod:`pruneproof.con
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +24,7 @@ from pruneproof.pruning import Made
 from pruneproof.subject import Data
 from pruneproof.surgery import copied
 
+IN_TIME = "what hangs together was found in time"
 TOLERANCE = 1e-5
 """Largest relative difference between the masked network's outputs and the variant's, in float32."""
 
@@ -52,12 +55,23 @@ def checks(made: Made, dense: torch.nn.Module, variant: torch.nn.Module, sample:
     found += [_masked_is_variant(plan, dense, variant, sample, seed), _reloads(variant, sample)]
     if plan.granularity in ("channel", "head", "block"):
         found.append(_in_time(plan))
+    return in_order(found)
+
+
+def in_order(found: Iterable[SelfCheck]) -> list[SelfCheck]:
+    """By their numbers: V1, V1a, …, V10."""
     return sorted(found, key=lambda check: (int(check.id.strip("Vab")), check.id))
+
+
+def named_in(cause: str) -> list[SelfCheck]:
+    """The self-check that stopped a plan before there was a variant, where ``cause`` begins with its name."""
+    match = re.match(r"self-check (V9): (.*)", cause)
+    return [] if match is None else [SelfCheck(id=match[1], claim=IN_TIME, passed=False, detail=match[2])]
 
 
 def _in_time(plan: PrunePlan) -> SelfCheck:
     limit = f"{float(plan.recipe['graph_timeout_s']):g} s"
-    return SelfCheck(id="V9", claim="what hangs together was found in time", passed=True, detail=f"within {limit}")
+    return SelfCheck(id="V9", claim=IN_TIME, passed=True, detail=f"within {limit}")
 
 
 def _masks_held(revived: int) -> SelfCheck:

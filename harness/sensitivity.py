@@ -18,8 +18,9 @@ from pruneproof.evidence import SensitivityRow
 from pruneproof.grouped_units import GroupedUnits
 from pruneproof.outcomes import Floats
 from pruneproof.planners import Planners
-from pruneproof.policy import Prune, Sensitivity
+from pruneproof.policy import Sensitivity
 from pruneproof.pruning import Planner
+from pruneproof.recipe import Prune
 from pruneproof.single_weights import SingleWeights
 from pruneproof.subject import Data
 from pruneproof.units import Group

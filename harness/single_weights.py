@@ -11,7 +11,7 @@ import torch
 from pruneproof import compensating, counting, prunable, selection, signals
 from pruneproof.choice import Choice, Showing, Whole, excluded, floor
 from pruneproof.errors import PruningError
-from pruneproof.policy import Prune
+from pruneproof.recipe import Prune
 
 Masks = dict[str, torch.Tensor]
 

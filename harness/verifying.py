@@ -14,10 +14,10 @@ from typing import Any
 
 from pruneproof import auditing, digests, gates, outcomes, plan, policy, policy_file
 from pruneproof import evidence as records
-from pruneproof.engine import measure, measurement_rows
 from pruneproof.errors import PolicyError, PruneProofError
 from pruneproof.estimates import Proportion
 from pruneproof.evidence import Evidence, GateRow, Row
+from pruneproof.measuring import measure, measurement_rows
 from pruneproof.outcomes import Examples, Predictions
 from pruneproof.policy import DENSE, Policy
 from pruneproof.suite import Facts

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 
 from pruneproof.evidence import GateRow, MeasurementRow, SelfCheck, VariantRow
-from pruneproof.policy import Prune, canonical
+from pruneproof.recipe import Prune
+from pruneproof.tables import canonical
 from pruneproof.verdicts import GLYPHS, Verdict
 
 WORDS = {verdict: verdict.value.replace("_", " ") for verdict in Verdict}
@@ -148,7 +149,7 @@ def settings(told: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _spelled(value: object) -> str:
-    """As :func:`pruneproof.policy.words` writes a setting."""
+    """As :func:`pruneproof.recipe.words` writes a setting."""
     return value if isinstance(value, str) else canonical(value)
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from pruneproof import inference, pruning, selfcheck, surgery
 from pruneproof.evidence import SelfCheck
 from pruneproof.plan import PrunePlan
-from pruneproof.policy import Prune
 from pruneproof.pruning import Made
+from pruneproof.recipe import Prune
 from pruneproof.subject import Data, Inputs, Subject
 
 LISTS = ("ratios", "exclude")

@@ -26,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 from pruneproof import criteria, evidence, policy, policy_file, registry
 from pruneproof.cli import app
+from pruneproof.recipe import Prune, Recovery
 from pruneproof.subject import Data, Subject
 from pruneproof.suite import Metric
 from pruneproof.verdicts import GLYPHS, RELEASING, Verdict
@@ -250,8 +251,8 @@ def test_python_examples_compile(block: Block) -> None:
 TABLES: dict[str, type[BaseModel]] = {
     "`[audit]`": policy.Audit,
     "`[subject]`": policy.SubjectTable,
-    "`[[prune]]`": policy.Prune,
-    "`recovery`": policy.Recovery,
+    "`[[prune]]`": Prune,
+    "`recovery`": Recovery,
     "`[[variant]]`": policy.Imported,
     "`[comparators]`": policy.Comparators,
     "`[sensitivity]`": policy.Sensitivity,
@@ -330,7 +331,7 @@ def test_the_sources_of_the_criteria_stand_in_their_code() -> None:
 )
 def test_the_reference_explains_every_choice_of_a_recipe(heading: str, key: str) -> None:
     written = keyed(section(REFERENCE / "audit-toml.md", heading))
-    assert list(written) == list(choices(policy.Prune.model_fields[key].annotation))
+    assert list(written) == list(choices(Prune.model_fields[key].annotation))
 
 
 def test_the_reference_names_every_ending_of_a_checkpoint() -> None:
@@ -358,7 +359,7 @@ def test_the_references_whole_policy_uses_every_table() -> None:
     assert example.keys() == policy.as_table(policy_file.parse(tomli_w.dumps(example))).keys()
     assert set(example["audit"]) == set(policy.Audit.model_fields)
     recipes = {key for recipe in example["prune"] for key in recipe}
-    assert recipes >= set(policy.Prune.model_fields) - {"rewind", "graph_timeout_s"}
+    assert recipes >= set(Prune.model_fields) - {"rewind", "graph_timeout_s"}
 
 
 # The other references
@@ -574,7 +575,7 @@ def test_the_family_of_contributing_is_pruned_by_its_rule(
         sys.modules.pop("gated_networks", None)
     inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
     subject = Subject(model=model, task="classification", test=Data(inputs, [0, 1, 2, 0, 1, 2, 0, 1]))
-    recipe = policy.Prune(name="r", ratios=(0.4,), granularity="channel")
+    recipe = Prune(name="r", ratios=(0.4,), granularity="channel")
 
     plan = pruning.plan(recipe, 0.4, subject, 0)
     shrunk, masked = surgery.apply(plan, model), surgery.masked(plan, model)

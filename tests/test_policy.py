@@ -22,6 +22,7 @@ from strategies import odd_values, policy_tables, toml_values
 from pruneproof import policy, policy_file, registry, toml_source
 from pruneproof.errors import PolicyError
 from pruneproof.policy import Policy
+from pruneproof.recipe import Prune, words
 from pruneproof.suite import Metric
 
 unhurried = settings(deadline=None)
@@ -474,8 +475,8 @@ def test_a_mistake_is_named_with_its_file_its_line_its_key_and_what_was_expected
 ) -> None:
     error = error_of(lines(old, new), "ci/audit.toml")
     assert error.cause.startswith(f"ci/audit.toml, line {line}: ")
-    for words in told:
-        assert words in f"{error.cause} {error.remedy}"
+    for part in told:
+        assert part in f"{error.cause} {error.remedy}"
 
 
 def recipe(keys: str, ratios: str = "[0.5]") -> str:
@@ -555,10 +556,10 @@ def test_a_pattern_has_the_one_ratio_that_follows_from_it(of_m: int, data: st.Da
 
 def test_the_words_of_a_recipe_are_every_setting_but_its_name_and_ratios() -> None:
     keys = 'granularity = "channel"\ncriterion = "l1_norm"\nexclude = ["a", "b"]\nfine_tune = true\nrecovery = {}'
-    found = policy.words(policy_file.parse(recipe(keys)).prune[0])
+    found = words(policy_file.parse(recipe(keys)).prune[0])
     assert found["criterion"] == "l1_norm"
     assert (found["exclude"], found["fine_tune"], found["layer_floor"]) == ('["a","b"]', "true", "0.0")
-    assert found.keys() == set(policy.Prune.model_fields) - {"name", "ratios", "keep_n", "of_m", "rewind"}
+    assert found.keys() == set(Prune.model_fields) - {"name", "ratios", "keep_n", "of_m", "rewind"}
 
 
 def imported(keys: str) -> str:

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from pruneproof import adapters, recovery, surgery, training
 from pruneproof.errors import PruneProofError, PruningError, SubjectError
-from pruneproof.policy import Recovery
+from pruneproof.recipe import Recovery
 from pruneproof.subject import Data, Subject
 
 TEST = Data(batch(4, 6), torch.arange(4) % 3)
@@ -360,7 +360,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads({threads})
 import test_recovery as t
-from pruneproof.policy import Recovery
+from pruneproof.recipe import Recovery
 model = t.seeded(t.dropped)
 t.fine_tune(model, Recovery(epochs=2, distill=0.4{lora}), t.subject(t.rows()), seed=5)
 print(hashlib.sha256(b"".join(v.numpy().tobytes() for v in t.weights(model).values())).hexdigest())

@@ -11,7 +11,7 @@ from test_reports import ATTACK, NASTY, Page, evidence, full, gate, page, varian
 
 from pruneproof import summary, terminal, wording
 from pruneproof.evidence import Evidence, SelfCheck, SensitivityRow, VariantRow
-from pruneproof.policy import Prune, Recovery, words
+from pruneproof.recipe import Prune, Recovery, words
 from pruneproof.reports import _charts, _sensitivity, html, markdown
 from pruneproof.verdicts import Verdict
 

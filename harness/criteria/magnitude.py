@@ -19,4 +19,5 @@ def units(group: Units) -> torch.Tensor:
     comparable, which :mod:`pruneproof.criteria.l2_norm` does not.
     """
     norms: torch.Tensor = torch.linalg.vector_norm(group.weights, dim=1, dtype=torch.float64)
-    return norms / group.weights.shape[1] ** 0.5
+    scores: torch.Tensor = norms / group.weights.shape[1] ** 0.5
+    return scores

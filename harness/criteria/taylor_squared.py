@@ -23,5 +23,7 @@ def elements(layer: Layer) -> torch.Tensor:
 def units(group: Units) -> torch.Tensor:
     """``Σ(w·g)²`` over the weights that produce a unit."""
     gradients = given(group.gradients, "gradients", group.name)
-    products = (group.weights * gradients).split(_ROWS)
-    return torch.cat([some.double().square().sum(dim=1) for some in products])
+    products = group.weights * gradients
+    return torch.cat(
+        [products[start : start + _ROWS].double().square().sum(dim=1) for start in range(0, len(products), _ROWS)]
+    )
