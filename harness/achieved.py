@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 import torch
@@ -9,9 +10,11 @@ import torch
 from pruneproof import counting, profile, prunable, surgery
 from pruneproof.choice import floor
 from pruneproof.evidence import SelfCheck
-from pruneproof.plan import PrunePlan
+from pruneproof.plan import PrunePlan, Removal
 from pruneproof.prunable import round_half_up
 from pruneproof.subject import Inputs
+
+AS_ASKED = "as much is removed as was requested"
 
 
 def requested(plan: PrunePlan, dense: torch.nn.Module) -> SelfCheck:
@@ -21,9 +24,46 @@ def requested(plan: PrunePlan, dense: torch.nn.Module) -> SelfCheck:
     if plan.masks:
         counted = {name: (int(mask.sum()), mask.numel()) for name, mask in plan.masks.items()}
         consistent &= counted == dict(plan.layers)
+    elif wrong := _not_as_told(plan, dense):
+        return SelfCheck(id="V1", claim=AS_ASKED, passed=False, detail=wrong)
     exact, asked = _exact(plan, dense)
     detail = f"{plan.removed} of {plan.units} units removed, {asked} requested"
-    return SelfCheck(id="V1", claim="as much is removed as was requested", passed=exact and consistent, detail=detail)
+    return SelfCheck(id="V1", claim=AS_ASKED, passed=exact and consistent, detail=detail)
+
+
+def _not_as_told(plan: PrunePlan, dense: torch.nn.Module) -> str:
+    """Where the units that a plan says are gone are not the rows and blocks that it removes; empty if they are.
+
+    Every unit of a layer has as many rows in the weights that produce it as any other.
+    """
+    parents = [path.rpartition(".")[0] for path in plan.blocks]
+    made: dict[str, list[Removal]] = {name: [] for name in plan.layers}
+    for removal in plan.removals:
+        owner = _owner(removal.tensor, plan.layers)
+        if owner is not None and removal.role == "produces":
+            made[owner].append(removal)
+    tensors = surgery.named_tensors(dense)
+    for name, (kept, units) in plan.layers.items():
+        lost = units - kept
+        if plan.granularity == "block":
+            wrong = parents.count(name) != lost
+        elif not lost:
+            wrong = bool(made[name])
+        else:
+            wrong = not made[name] or not all(_fits(removal, tensors, lost, units) for removal in made[name])
+        if wrong:
+            return f"{name}: {lost} of {units} units are said to be gone, which is not what the plan removes"
+    return ""
+
+
+def _owner(tensor: str, layers: Iterable[str]) -> str | None:
+    """The layer among ``layers`` that ``tensor`` is of."""
+    return max((name for name in layers if tensor.startswith(f"{name}." if name else "")), key=len, default=None)
+
+
+def _fits(removal: Removal, tensors: Mapping[str, torch.Tensor], lost: int, units: int) -> bool:
+    rows = len(removal.indices)
+    return rows % lost == 0 and rows // lost * units <= tensors[removal.tensor].shape[removal.dim]
 
 
 def _exact(plan: PrunePlan, dense: torch.nn.Module) -> tuple[bool, str]:
@@ -64,11 +104,27 @@ def claimed(plan: PrunePlan, dense: torch.nn.Module, variant: torch.nn.Module, i
     """
     want, have = counting.claimed(plan, dense), _gone(plan, dense, variant)
     same = all(abs(want[key] - share) < 1e-12 for key, share in have.items())
-    told = ", ".join(f"{share:.4f} of {key.replace('_', ' ')}" for key, share in have.items())
+    share = _share(plan, dense, variant, have, inputs)
+    same &= share is None or abs(share - plan.achieved) < 1e-9
+    told = ", ".join(f"{part:.4f} of {key.replace('_', ' ')}" for key, part in have.items())
     macs = _macs(plan, dense, variant, inputs)
-    detail = f"{told}{'' if same else f'; claimed {want}'}; {macs[1]}"
+    said = f"{want}, {plan.achieved:.4f} of {plan.recipe['denominator']}"
+    detail = f"{told}{'' if same else f'; claimed {said}'}; {macs[1]}"
     claim = "what is claimed to be gone is gone, under three denominators, and MACs"
     return SelfCheck(id="V1a", claim=claim, passed=same and macs[0], detail=detail)
+
+
+def _share(
+    plan: PrunePlan, dense: torch.nn.Module, variant: torch.nn.Module, gone: Mapping[str, float], inputs: Inputs
+) -> float | None:
+    """What is gone of what the recipe's denominator names; ``None``: it cannot be counted."""
+    denominator = plan.recipe["denominator"]
+    if denominator == "units":
+        return plan.removed / plan.units
+    if denominator == "macs":
+        before, now = profile.macs(dense, inputs), profile.macs(variant, inputs)
+        return None if not before or now is None else 1 - now / before
+    return gone[denominator]
 
 
 def _gone(plan: PrunePlan, dense: torch.nn.Module, variant: torch.nn.Module) -> dict[str, float]:
@@ -78,10 +134,12 @@ def _gone(plan: PrunePlan, dense: torch.nn.Module, variant: torch.nn.Module) -> 
     touched = surgery.touched(plan, dense)
 
     def left(model: torch.nn.Module, some: dict[str, torch.nn.Parameter]) -> int:
-        distinct = {id(tensor): (name, tensor) for name, tensor in reversed(some.items())}
+        names: dict[int, list[str]] = {}
+        for name, tensor in some.items():
+            names.setdefault(id(tensor), []).append(name)
         if model is dense:
-            return sum(tensor.numel() for _, tensor in distinct.values())
-        return sum(tensor.numel() - _zeroed(plan, name, tensor) for name, tensor in distinct.values())
+            return sum(some[found[0]].numel() for found in names.values())
+        return sum(some[found[0]].numel() - _zeroed(plan, found, some[found[0]]) for found in names.values())
 
     def share(names: tuple[set[str], set[str]] | None) -> float:
         old = before if names is None else {n: t for n, t in before.items() if n in names[0]}
@@ -93,9 +151,11 @@ def _gone(plan: PrunePlan, dense: torch.nn.Module, variant: torch.nn.Module) -> 
     return {"pruned_tensors": share(touched), "layer_weights": share(layers), "all_parameters": share(None)}
 
 
-def _zeroed(plan: PrunePlan, name: str, tensor: torch.Tensor) -> int:
-    mask = plan.masks.get(name)
-    return 0 if mask is None else int((tensor.detach().cpu()[~mask] == 0).sum())
+def _zeroed(plan: PrunePlan, names: list[str], tensor: torch.Tensor) -> int:
+    """Zeros where a mask has them, under whichever of its ``names`` the tensor is masked."""
+    mask = next((plan.masks[name] for name in names if name in plan.masks), None)
+    fits = mask is not None and mask.shape == tensor.shape
+    return int((tensor.detach().cpu()[~mask] == 0).sum()) if fits and mask is not None else 0
 
 
 def _macs(plan: PrunePlan, dense: torch.nn.Module, variant: torch.nn.Module, inputs: Inputs) -> tuple[bool, str]:
@@ -144,7 +204,18 @@ def something(plan: PrunePlan, dense: torch.nn.Module, variant: torch.nn.Module)
     least = 1 if plan.granularity in ("channel", "head") else 0
     low = [layer for layer, (kept, units) in plan.layers.items() if kept < floor(units, share, least)]
     low = [] if plan.granularity == "n_of_m" else low
+    alive = _alive_before(plan, dense)
     detail = f"{gone:.4f} of the pruned tensors is gone"
+    if alive < plan.removed:
+        detail += f"; {plan.removed - alive} of {plan.removed} removed weights were zero already"
     detail += f"; under their floor: {', '.join(low)}" if low else ""
     claim = "something was pruned, and no layer is under its floor"
-    return SelfCheck(id="V8", claim=claim, passed=gone > 0 and not low, detail=detail)
+    return SelfCheck(id="V8", claim=claim, passed=gone > 0 and alive > 0 and not low, detail=detail)
+
+
+def _alive_before(plan: PrunePlan, dense: torch.nn.Module) -> int:
+    """Of the single weights that go, those that were not zero in the dense network; of units, all of them."""
+    if not plan.masks:
+        return plan.removed
+    tensors = surgery.named_tensors(dense)
+    return sum(int(torch.count_nonzero(tensors[name].detach().cpu()[~mask])) for name, mask in plan.masks.items())

@@ -17,7 +17,6 @@ import torch
 
 from pruneproof import inference, surgery
 from pruneproof.errors import PruningError
-from pruneproof.families import _transformers
 from pruneproof.observations import quiet
 from pruneproof.plan import PrunePlan
 from pruneproof.subject import Inputs
@@ -36,10 +35,6 @@ def find(model: torch.nn.Module, inputs: Inputs) -> Found:
     Raises:
         PruningError: the network cannot be run on ``inputs``.
     """
-    if foreign := _transformers.configured(model):
-        path, kind = foreign
-        reason = f"its depth stands in its configuration, and there is no rule for {kind}"
-        return Found((), ((path or type(model).__name__, reason),))
     looked = _Look(model, inputs)
     good = {path for path, reason in looked.reasons.items() if not reason}
     good = {path for path in good if not _inside(good, path)}  # a stage of blocks is not a block
@@ -50,12 +45,17 @@ def find(model: torch.nn.Module, inputs: Inputs) -> Found:
     }
     containers = dict.fromkeys(_parent(path) for path in looked.reasons if path in good)
     paths = {name: [path for path in looked.reasons if path in good and _parent(path) == name] for name in containers}
-    groups = [_group(model, name, members) for name, members in paths.items()]
-    if groups and _depended_on(model, inputs, groups):
-        alone = {group.name: _depended_on(model, inputs, [group]) for group in groups}
-        whole |= {path: reason for name, reason in alone.items() if reason for path in paths[name]}
-        groups = [group for group in groups if not alone[group.name]]
-    return Found(tuple(groups), tuple(whole.items()))
+    return Found(tuple(_group(model, name, members) for name, members in paths.items()), tuple(whole.items()))
+
+
+def tried(model: torch.nn.Module, inputs: Inputs, found: Found) -> Found:
+    """``found`` without the groups whose blocks the network depends on otherwise than by what they compute."""
+    groups = list(found.groups)
+    if not groups or not _depended_on(model, inputs, groups):
+        return found
+    alone = {group.name: _depended_on(model, inputs, [group]) for group in groups}
+    whole = [(path, alone[group.name]) for group in groups if alone[group.name] for path in group.blocks]
+    return Found(tuple(group for group in groups if not alone[group.name]), (*found.whole, *whole))
 
 
 def _parent(path: str) -> str:
@@ -198,7 +198,10 @@ def _depended_on(model: torch.nn.Module, inputs: Inputs, groups: list[Group]) ->
     Tried twice, once with the first block of each group left in and once with the last.
     """
     for stays in (0, -1):
-        plan = _without_all_but(groups, stays)
+        try:
+            plan = _without_all_but(groups, stays)
+        except PruningError:  # the configuration refuses so few
+            continue
         try:
             without = _answer(surgery.shrunk(plan, model), inputs)
         except Exception as error:

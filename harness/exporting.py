@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from pruneproof.errors import EvidenceError, UsageError
 from pruneproof.evidence import Evidence, VariantRow
 from pruneproof.isolation import importing_from, untouched_globals
 from pruneproof.policy import Policy
+from pruneproof.subject import Subject
 
 PROGRAMS = ("onnx", "pt2")
 """Checkpoints that hold more than tensors."""
@@ -82,23 +82,30 @@ def export(source: Path, name: str, out: Path, policy_path: Path | None = None, 
         digest = digests.of_model(model)
         if digest != row.model_sha256:
             raise EvidenceError(f"{name} is not the model that was audited: its digest differs", "run the audit again")
-        files.insert(0, _written(out, name, model, asked))
+        files.insert(0, _written(out, name, model, asked, loaded.subject))
     return Exported(tuple(files), digest)
 
 
-def _written(out: Path, name: str, model: torch.nn.Module, asked: Policy) -> Path:
-    """The model's file: its tensors; of a variant that is a whole program, the program."""
+def _written(out: Path, name: str, model: torch.nn.Module, asked: Policy, subject: Subject) -> Path:
+    """The model's file: its tensors; of a variant that is a whole program, the program in one file.
+
+    What was written is read again and held against ``model``.
+    """
     (spec,) = (entry for entry in policy.variants(asked) if entry.name == name)
     checkpoint = None if spec.imported is None else spec.imported.checkpoint
-    if checkpoint is not None and policy.suffix(checkpoint) in PROGRAMS:
-        source, target = asked.folder / checkpoint, out / f"{name}.{policy.suffix(checkpoint)}"
-        shutil.copyfile(source, target)
-        beside = getattr(registry.member("pruneproof.formats", policy.suffix(checkpoint)), "outside", lambda path: ())
-        for file in beside(source):  # the program names them, so they keep their names
-            shutil.copyfile(source.parent / file, out / file)
+    program = checkpoint is not None and policy.suffix(checkpoint) in PROGRAMS
+    target = out / f"{name}.{policy.suffix(checkpoint or '') if program else 'safetensors'}"
+    sources = {(asked.folder / entry.checkpoint).resolve() for entry in asked.imported if entry.checkpoint}
+    if target.resolve() in sources:
+        raise UsageError(f"{target} is a checkpoint of the policy", "export to another folder with --out")
+    if checkpoint is None or not program:
+        target.write_bytes(profile.serialised(model))
         return target
-    target = out / f"{name}.safetensors"
-    target.write_bytes(profile.serialised(model))
+    form = registry.member("pruneproof.formats", policy.suffix(checkpoint))
+    form.copy(asked.folder / checkpoint, target)
+    if digests.of_model(form.load(target, subject, unpickle=True)) != digests.of_model(model):
+        target.unlink()
+        raise EvidenceError(f"{name} as it was written is not the audited model", "export it again")
     return target
 
 

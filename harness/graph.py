@@ -70,7 +70,9 @@ def _found(model: torch.nn.Module, inputs: Inputs) -> Found:
             whole |= dict.fromkeys(_producers(group), reason)
             found.remove(group)
     whole |= _forgotten(model, found, whole)
-    return Found(tuple(found), tuple((layer, reason) for layer, reason in whole.items() if reason != OUTPUT))
+    told = {layer: why for layer, why in whole.items() if why != OUTPUT}
+    # Why the last layer stays needs no words, unless there is nothing else to say.
+    return Found(tuple(found), tuple((told or ({} if found else whole)).items()))
 
 
 def _trace(model: torch.nn.Module, inputs: Inputs) -> _Traced:

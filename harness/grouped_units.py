@@ -57,7 +57,13 @@ class GroupedUnits:
             out = excluded(self.recipe.exclude, blocks)
             self.whole |= out
             return [small for group in groups if (small := _without(group, out)).size]
-        out = excluded(self.recipe.exclude, {group.name: _layers_of(group) for group in groups})
+        tensors, names = surgery.named_tensors(self.dense), surgery.aliases(self.dense)
+
+        def known_as(group: Group) -> list[str]:
+            made = [entry.tensor for entry in group.slices if entry.role == "produces"]
+            return [name.rpartition(".")[0] for tensor in made for name in names[id(tensors[tensor])]]
+
+        out = excluded(self.recipe.exclude, {group.name: known_as(group) for group in groups})
         for group in groups:
             if group.name in out:
                 self.whole |= dict.fromkeys(_layers_of(group), out[group.name])
@@ -80,7 +86,7 @@ class GroupedUnits:
         """The same, with the units of one group."""
         known = self._first_scores is not None and len(self._first_scores.get(group.name, ())) == group.size
         one = copy.copy(self)
-        one.groups, one.whole = [group], dict(self.whole)
+        one.groups, one.whole, one.shared = [group], dict(self.whole), []
         one._first_scores = {group.name: self._first_scores[group.name]} if known and self._first_scores else None
         return one
 

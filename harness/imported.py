@@ -62,12 +62,12 @@ def described(
     """
     dense_macs = profile.macs(surgery.copied(dense), inputs)
     macs = row.macs if row.macs or not dense_macs else None  # computed outside torch, where nothing can be counted
-    claim = _claim(spec)
+    ratio, of = claim(spec)
     return row.model_copy(
         update={
             "requested_ratio": spec.ratio,
-            "claimed_ratio": claim,
-            "claimed_of": None if claim is None else _claimed_of(spec) or _DENOMINATORS[0],
+            "claimed_ratio": ratio,
+            "claimed_of": of,
             "macs": macs,
             "shape_changes": shape_changes(dense, variant),
             "self_checks": checks(spec, row.sparsity, dense_macs, macs, dense),
@@ -102,9 +102,12 @@ def checks(
     gone = {name: sparsity[name] for name in _DENOMINATORS if name in sparsity}
     if dense_macs and macs is not None:
         gone["macs"] = 1 - macs / dense_macs
-    claim = _claim(spec)
-    found = [] if claim is None else [_as_claimed(claim, _claimed_of(spec), gone)]
-    return [*found, _something_gone(gone, prunable.sparsity(dense, dense, None))]
+    ratio, of = claim(spec)
+    found = [] if ratio is None else [_as_claimed(ratio, of, gone)]
+    changed = _something_gone(gone, prunable.sparsity(dense, dense, None))
+    # A function that was asked to prune and did not has failed; a checkpoint may be there for comparison.
+    asked = spec.imported is not None and spec.imported.prune is not None
+    return [*found, changed.model_copy(update={"decides": asked})]
 
 
 def _as_claimed(claim: float, of: str | None, gone: Mapping[str, float]) -> SelfCheck:
@@ -166,6 +169,19 @@ def _is_the_file(checkpoint: str, sha256: str, folder: Path) -> None:
             f"checkpoint {checkpoint} has weights in {', '.join(others)}, which its sha256 does not cover",
             "save it as one file (torch.onnx.export(…, external_data=False))",
         )
+
+
+def claim(spec: VariantSpec) -> tuple[float | None, str | None]:
+    """The ratio that is claimed, and of what; ``None``: nothing is, or it is of what the tool means by a ratio."""
+    ratio = _claim(spec)
+    return ratio, None if ratio is None else _claimed_of(spec)
+
+
+def decides(spec: VariantSpec) -> dict[str, bool]:
+    """The self-checks of an imported variant, and whether each decides."""
+    assert spec.imported is not None
+    ratio, of = claim(spec)
+    return {**({} if ratio is None else {"V1": of is not None}), "V8": spec.imported.prune is not None}
 
 
 def _claim(spec: VariantSpec) -> float | None:

@@ -93,7 +93,7 @@ class PrunePlan:
 
 def digest(plan: PrunePlan) -> str:
     """SHA-256 of the plan's content."""
-    found = hashlib.sha256(_header(plan).encode())
+    found = hashlib.sha256(canonical(_header(plan)).encode())
     for name, tensor in sorted(_tensors(plan).items()):
         found.update(f"{name}:{tensor.dtype}{tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -101,9 +101,9 @@ def digest(plan: PrunePlan) -> str:
 
 
 def save(plan: PrunePlan, stem: Path) -> None:
-    """Writes ``<stem>.safetensors`` and ``<stem>.json``."""
+    """Writes ``<stem>.safetensors`` and ``<stem>.json``; the digest in the latter holds the two together."""
     save_file(_tensors(plan), f"{stem}.safetensors")
-    Path(f"{stem}.json").write_text(_header(plan) + "\n", "utf-8")
+    Path(f"{stem}.json").write_text(canonical({**_header(plan), "sha256": digest(plan)}) + "\n", "utf-8")
 
 
 def load(stem: Path) -> PrunePlan:
@@ -117,7 +117,7 @@ def load(stem: Path) -> PrunePlan:
         tensors = load_file(f"{stem}.safetensors")
         if head["schema"] != SCHEMA:
             raise ValueError(f"expected a plan of schema {SCHEMA}, got {head['schema']!r}")
-        return PrunePlan(
+        found = PrunePlan(
             **{key: head[key] for key in PLAIN},
             layers={layer: (kept, units) for layer, (kept, units) in head["layers"].items()},
             masks=_under("mask:", tensors),
@@ -130,7 +130,10 @@ def load(stem: Path) -> PrunePlan:
             weights=_under("weight:", tensors),
             left_whole=tuple((layer, reason) for layer, reason in head["left_whole"]),
         )
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if digest(found) != head["sha256"]:
+            raise ValueError("it was changed, or its two files are not of one plan: its digest differs")
+        return found
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EvidenceError(f"plan {stem}: {error}", "run the audit again") from None
 
 
@@ -150,16 +153,14 @@ def _tensors(plan: PrunePlan) -> dict[str, torch.Tensor]:
     return found
 
 
-def _header(plan: PrunePlan) -> str:
-    return canonical(
-        {
-            "schema": SCHEMA,
-            **{key: getattr(plan, key) for key in PLAIN},
-            "recipe": dict(plan.recipe),
-            "layers": {layer: list(counts) for layer, counts in plan.layers.items()},
-            "removals": [{"tensor": r.tensor, "dim": r.dim, "role": r.role} for r in plan.removals],
-            "blocks": list(plan.blocks),
-            "settings": [{"module": s.module, "attribute": s.attribute, "value": s.value} for s in plan.settings],
-            "left_whole": [list(entry) for entry in plan.left_whole],
-        }
-    )
+def _header(plan: PrunePlan) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        **{key: getattr(plan, key) for key in PLAIN},
+        "recipe": dict(plan.recipe),
+        "layers": {layer: list(counts) for layer, counts in plan.layers.items()},
+        "removals": [{"tensor": r.tensor, "dim": r.dim, "role": r.role} for r in plan.removals],
+        "blocks": list(plan.blocks),
+        "settings": [{"module": s.module, "attribute": s.attribute, "value": s.value} for s in plan.settings],
+        "left_whole": [list(entry) for entry in plan.left_whole],
+    }

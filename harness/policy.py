@@ -94,6 +94,8 @@ class Imported(Record):
             raise ValueError("expected 'checkpoint' with 'unpickle' and 'sha256'")
         if self.prune is not None and self.claimed_ratio is not None:
             raise ValueError("expected no 'claimed_ratio' with 'prune': each of its ratios is a claim")
+        if self.unpickle and self.checkpoint is not None and suffix(self.checkpoint) in ("safetensors", "onnx"):
+            raise ValueError("expected no 'unpickle': reading this checkpoint runs nothing")
         if self.claimed_of is not None and self.claimed_ratio is None and self.prune is None:
             raise ValueError("expected 'claimed_ratio' with 'claimed_of'")
         if self.checkpoint is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
 
 import torch
 from safetensors.torch import save
@@ -34,6 +36,16 @@ def serialised(model: torch.nn.Module) -> bytes:
         seen.add(place)
         tensors[name] = tensor.detach().cpu().contiguous().clone()
     return bytes(save(tensors))
+
+
+def versioned(state: Mapping[str, torch.Tensor], model: torch.nn.Module) -> Mapping[str, torch.Tensor]:
+    """``state``, read from a file of tensors, with the versions that ``model``'s modules write beside theirs.
+
+    A file of tensors does not hold them, and some modules refuse a state without.
+    """
+    found = OrderedDict(state)
+    found._metadata = getattr(model.state_dict(), "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    return found
 
 
 def macs(model: torch.nn.Module, inputs: Inputs) -> int | None:

@@ -6,7 +6,7 @@ at zero. The plan then holds what training changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -100,8 +100,10 @@ class Planner:
         """
         if not self.recipe.fine_tune:
             return None
-        if self.recipe.rewind == "initial" and self.subject.initial is None:
-            raise SubjectError("rewind = 'initial', and the subject has no initial weights", "give Subject(initial=…)")
+        if self.recipe.rewind == "initial" and not isinstance(self.subject.initial, Mapping):
+            raise SubjectError(
+                "rewind = 'initial', and the subject has no initial weights", "give Subject(initial=…), a state dict"
+            )
         if self.recipe.recovery is not None:
             if self.subject.train is None:
                 raise SubjectError("recovery, and the subject has no training data", "give Subject(train=Data(…))")

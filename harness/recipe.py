@@ -101,6 +101,10 @@ def _contradictions(recipe: Prune) -> Iterator[tuple[bool, str]]:
         recipe.schedule == "one_shot" and recipe.steps > 1,
         f"expected schedule 'linear' or 'cubic' with steps = {recipe.steps}",
     )
+    yield (
+        recipe.schedule != "one_shot" and recipe.steps == 1 and not pattern,
+        f"expected steps above 1 with schedule '{recipe.schedule}'",
+    )
     yield recipe.rewind is not None and not recipe.fine_tune, "expected fine_tune = true with rewind"
     yield recipe.recovery is not None and not recipe.fine_tune, "expected fine_tune = true with recovery"
     yield (

@@ -1,7 +1,7 @@
 """V6: a fresh process makes the same plans.
 
 One process for all plans of an audit, with another hash seed: it loads the subject anew, makes every plan, and
-tells their digests. Run as ``python -m pruneproof.replanning`` with a request on its standard input.
+tells their digests. Run as ``python -m pruneproof.replanning FOLDER``, with a request in that folder.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pruneproof.errors import PruneProofError
 from pruneproof.evidence import SelfCheck
-from pruneproof.policy import Policy
+from pruneproof.policy import Policy, VariantSpec
+
+if TYPE_CHECKING:
+    from pruneproof.planners import Planners
 
 FOLDERS = tuple(f"pruneproof.{folder}" for folder in ("criteria", "families", "formats", "suites"))
 """Packages whose members are found by listing them."""
+REQUEST, ANSWER = "request.json", "digests.json"
 CLAIM = "a fresh process makes the same plan"
 
 
@@ -37,17 +43,16 @@ class FreshProcess:
         self._stopped = False
 
     def digests(self) -> dict[str, str]:
-        """Variant → digest of its plan, or why it could not be made; under ``""`` why there are none.
+        """Variant → digest of its plan, or why it could not be made; under ``""`` why others are missing.
 
-        The process is ended when it takes longer than all tasks together may.
+        The process is ended when it takes longer than all tasks together may; what it had made until then counts.
         """
         with tempfile.TemporaryDirectory(prefix="pruneproof-") as folder:
-            answer = Path(folder) / "digests.json"
-            problem = self._ran(answer)
-            if problem:
-                return {"": problem}
-            found: dict[str, str] = json.loads(answer.read_text("utf-8"))
-            return found
+            place = Path(folder)
+            problem = self._ran(place)
+            answer = place / ANSWER
+            found: dict[str, str] = json.loads(answer.read_text("utf-8")) if answer.exists() else {}
+            return {"": problem, **found} if problem else found
 
     def stop(self) -> None:
         """Ends the process, where nobody needs its answer any more."""
@@ -55,37 +60,37 @@ class FreshProcess:
         if self._process is not None:
             self._process.kill()
 
-    def _ran(self, answer: Path) -> str:
-        """Runs it; why there is no answer."""
+    def _ran(self, folder: Path) -> str:
+        """Runs it; what went wrong. It talks through files alone: what a subject starts may hold on to its pipes."""
         seed = "1" if os.environ.get("PYTHONHASHSEED") == "0" else "0"
         limit = self.asked.audit.timeout_s * (1 + sum(len(recipe.ratios) for recipe in self.asked.prune))
+        (folder / REQUEST).write_text(json.dumps(self._request()), "utf-8")
         if self._stopped:
             return "the audit ended first"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pruneproof.replanning"],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-        )  # fmt: skip
+        with (folder / "said").open("wb") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pruneproof.replanning", str(folder)],
+                env={**os.environ, "PYTHONHASHSEED": seed},
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said,
+            )  # fmt: skip
         try:
-            _, said = self._process.communicate(json.dumps(self._request(answer)), timeout=limit)
+            code = self._process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
             return f"the fresh process took longer than {limit:g} s"
-        except OSError as error:  # it ended before it read its request
-            said = str(error)
-        if answer.exists():
+        if code == 0:
             return ""
-        last = (said.strip().splitlines() or ["it said nothing"])[-1]
-        return f"the fresh process ended with exit code {self._process.wait()}: {last}"
+        lines = (folder / "said").read_text("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+        return f"the fresh process ended with exit code {code}: {lines[-1]}"
 
-    def _request(self, answer: Path) -> dict[str, Any]:
+    def _request(self) -> dict[str, Any]:
         return {
             "text": self.asked.text,
             "path": str(self.asked.path.resolve()),
             "sys_path": sys.path,
             "folders": {name: list(importlib.import_module(name).__path__) for name in FOLDERS},
-            "answer": str(answer),
+            "parent": os.getpid(),
         }
 
 
@@ -103,42 +108,72 @@ def _short(said: str) -> str:
 
 def main() -> None:
     """The fresh process."""
-    request: dict[str, Any] = json.load(sys.stdin)
+    folder = Path(sys.argv[1])
+    request: dict[str, Any] = json.loads((folder / REQUEST).read_text("utf-8"))
+    threading.Thread(target=_follow, args=(request["parent"],), daemon=True).start()
     sys.path[:] = request["sys_path"]
     for name, places in request["folders"].items():
         importlib.import_module(name).__path__ = places
     from pruneproof import policy_file
 
-    asked = policy_file.parse(request["text"], request["path"])
-    Path(request["answer"]).write_text(json.dumps(_made(asked)), "utf-8")
+    _made(policy_file.parse(request["text"], request["path"]), folder / ANSWER)
+    sys.stderr.flush()
+    os._exit(0)  # threads and processes that a subject started are not waited for
 
 
-def _made(asked: Policy) -> dict[str, str]:
+def _follow(parent: int) -> None:
+    """Ends this process when the audit that it is for is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _made(asked: Policy, answer: Path) -> None:
+    """Writes each digest as soon as it is there."""
     from pruneproof import loading, policy
-    from pruneproof.isolation import importing_from, untouched_globals
+    from pruneproof.isolation import deadline, importing_from, untouched_globals
     from pruneproof.planners import Planners
 
     found: dict[str, str] = {}
+
+    def done(name: str, said: str) -> None:
+        found[name] = said
+        part = answer.with_suffix(".part")
+        part.write_text(json.dumps(found), "utf-8")
+        part.replace(answer)
+
     with importing_from(str(asked.folder)):
-        with untouched_globals(asked.audit.threads, asked.audit.seed):
-            loaded = loading.load(asked)
-        planners = Planners(loaded, asked)
+        try:
+            with untouched_globals(asked.audit.threads, asked.audit.seed):
+                planners = Planners(loading.load(asked), asked)
+        except BaseException as error:  # a subject may exit
+            done("", f"there the subject could not be loaded: {_told(error)}")
+            return
         for spec in policy.variants(asked):
-            if spec.recipe is not None:
-                with untouched_globals(asked.audit.threads, asked.audit.seed):
-                    found[spec.name] = _digest(planners, spec)
-    return found
+            if spec.recipe is None:
+                continue
+            try:
+                with (
+                    untouched_globals(asked.audit.threads, asked.audit.seed),
+                    deadline(asked.audit.timeout_s, f"making the plan of {spec.name}"),
+                ):
+                    said = plan_digest(planners, spec)
+            except BaseException as error:
+                said = _told(error)
+            done(spec.name, said)
 
 
-def _digest(planners: Any, spec: Any) -> str:
+def plan_digest(planners: Planners, spec: VariantSpec) -> str:
+    """Digest of the plan of ``spec``."""
     from pruneproof import plan
 
-    try:
-        return plan.digest(planners.made(spec.recipe, spec.ratio).plan)
-    except PruneProofError as error:
-        return error.cause
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
+    assert spec.recipe is not None
+    assert spec.ratio is not None
+    return plan.digest(planners.made(spec.recipe, spec.ratio).plan)
+
+
+def _told(error: BaseException) -> str:
+    return error.cause if isinstance(error, PruneProofError) else f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

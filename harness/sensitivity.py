@@ -58,6 +58,9 @@ def table(asked: Sensitivity, recipe: Prune, planners: Planners, threshold: floa
             rows.append(measured.empty(recipe, layer, ratio, error.cause))
         else:
             rows.append(measured.row(recipe, layer, ratio, model))
+    if all(row.value is None for row in rows[1:]):
+        why = next((row.note for row in rows[1:]), "there is no layer to prune")
+        raise PruningError(f"no layer could be pruned alone: {why}", "name a recipe that fits the network")
     return rows
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import torch
 
-from pruneproof import compensating, counting, prunable, selection, signals
+from pruneproof import compensating, counting, prunable, selection, signals, surgery
 from pruneproof.choice import Choice, Showing, Whole, excluded, floor
 from pruneproof.errors import PruningError
 from pruneproof.recipe import Prune
@@ -31,7 +31,8 @@ class SingleWeights:
         self.shapes = counting.Shapes(model)
         weights = prunable.weights(model)
         self.whole: Whole = dict(prunable.out_of_reach(model))
-        self.whole |= excluded(recipe.exclude, {name: _aliases(name) for name in weights})
+        names = surgery.aliases(model)
+        self.whole |= excluded(recipe.exclude, {name: _layers(names[id(weight)]) for name, weight in weights.items()})
         self.names = [name for name in weights if name not in self.whole]
         self.reduction = {name: prunable.reduction_dim(model, name) for name in self.names}
         if recipe.granularity == "n_of_m":
@@ -180,8 +181,9 @@ class SingleWeights:
         )
 
 
-def _aliases(name: str) -> tuple[str, ...]:
-    return (name.rpartition(".")[0],)
+def _layers(names: list[str]) -> tuple[str, ...]:
+    """Every name of a tensor, and the layers that it is of."""
+    return (*names, *(name.rpartition(".")[0] for name in names))
 
 
 def told(whole: Mapping[str, str]) -> str:

@@ -129,6 +129,14 @@ def named_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return found | dict(model.named_buffers(remove_duplicate=False))
 
 
+def aliases(model: torch.nn.Module) -> dict[int, list[str]]:
+    """``id`` of a parameter or buffer → every name that it has."""
+    found: dict[int, list[str]] = {}
+    for name, tensor in named_tensors(model).items():
+        found.setdefault(id(tensor), []).append(name)
+    return found
+
+
 def _named(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
     if name not in tensors:
         raise PruningError(f"the model has no tensor {name}", "use the plan's own model")

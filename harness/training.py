@@ -157,10 +157,15 @@ def train(
     drawn = int.from_bytes(hashlib.sha256(f"{seed}:{step}".encode()).digest()[:8]) >> 1
     generator = torch.Generator().manual_seed(drawn)
     with _in_training(model, drawn), held(model, masks, movement=movement) as keeper:
-        before = _recorded(model)
+        before, built = _recorded(model), _built(model)
         _call(fine_tune, model, step=step, steps=steps, generator=generator)
     after = _recorded(model)
     _require_same_tensors(before, after)
+    if _built(model) != built:
+        raise SubjectError(
+            "fine_tune changed the network's modules or hooks",
+            "train the weights in place; what it adds for training it has to remove again",
+        )
     _require_finite(before, after)
     if all(entry.digest == after[name].digest for name, entry in before.items() if entry.parameter):
         raise PruningError(
@@ -172,6 +177,14 @@ def train(
     surgery.zero(model, masks)
     _move_back(model, before)
     return Trained(revived, {name: moved.to(before[name].device) for name, moved in keeper.movement.items()})
+
+
+def _built(model: torch.nn.Module) -> list[tuple[str, type, int]]:
+    """Modules and the number of their forward hooks: what is shipped has those of the dense network."""
+    return [
+        (name, type(module), len(module._forward_hooks) + len(module._forward_pre_hooks))
+        for name, module in model.named_modules()
+    ]
 
 
 def rewind(model: torch.nn.Module, values: Mapping[str, torch.Tensor], masks: Mapping[str, torch.Tensor]) -> None:

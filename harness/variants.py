@@ -97,10 +97,22 @@ def verified(row: VariantRow) -> None:
         first = failed[0]
         raise PruningError(
             f"self-check {first.id} failed: {first.claim}: {first.detail}",
-            "correct the claim, or import the model that was meant"
-            if row.kind == "imported"
-            else "this network is not the one that its plan claims; prune single weights, or exclude the layer",
+            "correct the claim, or import the model that was meant" if row.kind == "imported" else _remedy(first),
         )
+
+
+REMEDIES = {
+    "V5": "train with an optimizer of torch.optim, and change weights through it alone",
+    "V6": "let the subject and its fine_tune draw from seeded generators, and depend on nothing that differs between "
+    "processes",
+    "V8": "raise the ratio, or leave the recipe out where there is nothing left to prune",
+    "V9": "raise the recipe's graph_timeout_s, or use another granularity",
+}
+
+
+def _remedy(check: SelfCheck) -> str:
+    usual = "this network is not the one that its plan claims; prune single weights, or exclude the layer"
+    return REMEDIES.get(check.id, usual)
 
 
 def _row(

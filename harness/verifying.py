@@ -12,14 +12,15 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pruneproof import auditing, digests, gates, outcomes, plan, policy, policy_file
+from pruneproof import auditing, digests, gates, imported, outcomes, plan, policy, policy_file, selfcheck
 from pruneproof import evidence as records
 from pruneproof.errors import PolicyError, PruneProofError
 from pruneproof.estimates import Proportion
-from pruneproof.evidence import Evidence, GateRow, Row
+from pruneproof.evidence import Evidence, GateRow, Row, VariantRow
 from pruneproof.measuring import measure, measurement_rows
 from pruneproof.outcomes import Examples, Predictions
 from pruneproof.policy import DENSE, Policy
+from pruneproof.recipe import words
 from pruneproof.suite import Facts
 from pruneproof.verdicts import Verdict
 
@@ -203,6 +204,7 @@ def _compared(
     for row in judged:
         problems += _differences(f"{row.variant}: {row.id}", row, by_gate.get((row.variant, row.id)), {"hurt"})
     problems += _variants(found, judged, asked)
+    problems += _sensitivity(found, asked)
     if [row.model_dump() for row in waivers] != [row.model_dump() for row in found.waivers]:
         problems.append("the waivers, or what came of them, are not those of the policy")
     if auditing.overall(judged) is not found.verdict:
@@ -235,12 +237,45 @@ def _variants(found: Evidence, judged: list[GateRow], asked: Policy) -> Iterator
         spec = specs.get(row.name)
         if spec is not None and row.error is None:
             failed = [check.id for check in row.self_checks if check.decides and not check.passed]
-            if row.kind == "pruned" and not row.self_checks:
-                yield f"{row.name} has a verdict, but no self-checks"
+            yield from _claims(row, spec)
             if failed:
                 yield f"{row.name} has a verdict, but its self-check {failed[0]} failed"
             if spec.ratio != row.requested_ratio or (row.kind == "pruned") != (row.plan_sha256 is not None):
                 yield f"{row.name}: its recipe, ratio or plan are not those of the policy"
+
+
+def _claims(row: VariantRow, spec: policy.VariantSpec) -> Iterator[str]:
+    """Contradictions between the policy and what stands in a variant's row about its recipe, claims and checks."""
+    stands = {check.id: check.decides for check in row.self_checks}
+    if spec.recipe is not None:
+        expected, claimed = selfcheck.expected(spec.recipe), (None, None)
+        if row.recipe != words(spec.recipe):
+            yield f"{row.name}: its recipe is not that of the policy"
+    else:
+        expected, claimed = imported.decides(spec), imported.claim(spec)
+        if (row.recipe, row.achieved_ratio, row.units, row.units_removed) != (None, None, None, None):
+            yield f"{row.name} is imported, but has what only a recipe gives"
+    if stands != expected or len(stands) < len(row.self_checks):
+        yield f"{row.name}: its self-checks, or which of them decide, are not those that were due"
+    if (row.claimed_ratio, row.claimed_of) != claimed:
+        yield f"{row.name}: what was claimed of it is not what the policy says"
+
+
+def _sensitivity(found: Evidence, asked: Policy) -> Iterator[str]:
+    """Contradictions between the policy and the table of sensitivity, whose values outcomes do not give."""
+    if asked.sensitivity is None:
+        if found.sensitivity or found.sensitivity_error is not None:
+            yield "sensitivity is recorded, and the policy does not ask for it"
+        return
+    if found.sensitivity_error is not None or found.subject.error is not None:
+        return
+    (recipe,) = (entry for entry in asked.prune if entry.name == asked.sensitivity.recipe)
+    free = recipe.granularity in ("n_of_m", "block")
+    ratios = {row.ratio for row in found.sensitivity if row.layer is not None}
+    names = {row.recipe for row in found.sensitivity}
+    measured = any(row.verdict is not Verdict.NOT_RUN for row in found.variants if row.kind in ("pruned", "imported"))
+    if measured and (names != {recipe.name} or not (free or ratios == set(asked.sensitivity.ratios))):
+        yield "the table of sensitivity is not that which the policy asks for"
 
 
 def _from_test(row: GateRow) -> GateRow:

@@ -154,7 +154,7 @@ def _recipes(draw: st.DrawFn, name: str) -> dict[str, Any]:
         )
     )
     if granularity != "n_of_m" and draw(st.booleans()):
-        table |= {"schedule": draw(st.sampled_from(["linear", "cubic"])), "steps": draw(st.integers(1, 10))}
+        table |= {"schedule": draw(st.sampled_from(["linear", "cubic"])), "steps": draw(st.integers(2, 10))}
     if draw(st.booleans()):
         table["fine_tune"] = draw(st.booleans())
     if table.get("fine_tune") and draw(st.booleans()):
@@ -184,7 +184,9 @@ def _imported(draw: st.DrawFn, name: str) -> dict[str, Any]:
     table: dict[str, Any] = {"name": name}
     if source == "checkpoint":
         file = draw(st.sampled_from(["a.safetensors", "b/c.pt", "d.pth", "e.bin", "f.onnx", "g.pt2"]))
-        table |= {"checkpoint": file, **draw(st.fixed_dictionaries({}, optional={"unpickle": st.booleans()}))}
+        table["checkpoint"] = file
+        if not file.endswith((".safetensors", ".onnx")) and draw(st.booleans()):
+            table["unpickle"] = draw(st.booleans())
         if draw(st.booleans()):
             table["sha256"] = draw(st.text("0123456789abcdef", min_size=64, max_size=64))
     else:

@@ -10,12 +10,13 @@ from pathlib import Path
 import networks
 import plans
 import pytest
+import test_matrix
 import torch
 from conftest import POLICY
 from torch import nn
 
 import pruneproof
-from pruneproof import counting, profile, structure, surgery
+from pruneproof import counting, digests, profile, structure, surgery
 from pruneproof.plan import PrunePlan
 from pruneproof.verdicts import Verdict
 
@@ -161,3 +162,99 @@ def test_units_of_a_plan_of_another_network_are_refused() -> None:
 
     with pytest.raises(PruningError, match="another model"):
         surgery.apply(made, networks.seeded(networks.cnn, seed=2))
+
+
+# What a plan says of itself
+
+
+@pytest.mark.parametrize("granularity", ["channel", "head", "block"])
+@pytest.mark.parametrize("denominator", ["units", "all_parameters"])
+def test_units_that_are_said_to_be_gone_and_are_not_are_found(granularity: str, denominator: str) -> None:
+    model, x = networks.seeded(test_matrix.Encoder).eval(), networks.batch(4, 4, 6)
+    options = {"granularity": granularity, "denominator": denominator, "scope": "layer"}
+    ratio = 0.5 if denominator == "units" else 0.2
+    made = plans.planned(model, x, ratio, **options)
+    assert plans.failed(made, model, surgery.apply(made, model), x) == set()
+    layer = next(name for name, (kept, units) in made.layers.items() if kept < units)
+    inside = [entry for entry in made.removals if not entry.tensor.startswith(f"{layer.rpartition('.')[0]}.")]
+    less = dataclasses.replace(made, removals=tuple(inside), blocks=made.blocks[1:], settings=())
+    assert "V1" in plans.failed(less, model, surgery.shrunk(less, model), x)
+
+
+def test_units_that_are_gone_and_are_not_said_to_be_are_found() -> None:
+    model = networks.seeded(networks.cnn).eval()
+    made = plans.planned(model, IMAGE, 0.5, granularity="channel", scope="layer")
+    more = plans.planned(model, IMAGE, 0.75, granularity="channel", scope="layer")
+    wrong = dataclasses.replace(more, layers=made.layers, removed=made.removed, achieved=made.achieved, ratio=0.5)
+    assert "V1" in plans.failed(wrong, model, surgery.apply(wrong, model), IMAGE)
+
+
+@pytest.mark.parametrize("granularity", ["element", "channel"])
+@pytest.mark.parametrize("denominator", ["units", "all_parameters", "layer_weights"])
+def test_another_achieved_ratio_than_what_is_counted_is_found(granularity: str, denominator: str) -> None:
+    model = networks.seeded(networks.cnn).eval()
+    made = plans.planned(model, IMAGE, 0.4, granularity=granularity, denominator=denominator)
+    boastful = dataclasses.replace(made, achieved=made.achieved + 0.01)
+    assert "V1a" in plans.failed(boastful, model, surgery.apply(made, model), IMAGE)
+
+
+def test_removing_what_was_zero_already_is_not_pruning() -> None:
+    model = networks.seeded(networks.mlp)
+    before = plans.pruned(model, ROW, 0.5)
+    made = plans.planned(before, ROW, 0.3)
+    variant = surgery.apply(made, before)
+    assert digests.of_model(variant) == digests.of_model(before)
+    assert plans.failed(made, before, variant, ROW) == {"V8"}
+    assert "47 of 47 removed weights were zero already" in plans.checks(made, before, variant, ROW)["V8"].detail
+    further = plans.planned(before, ROW, 0.6)
+    assert plans.failed(further, before, surgery.apply(further, before), ROW) == set()
+
+
+def test_a_head_that_shares_its_weight_with_the_embedding_is_counted_under_either_name() -> None:
+    class Language(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.inner, self.head = nn.Embedding(9, 6), nn.Linear(6, 6), nn.Linear(6, 9, bias=False)
+            self.head.weight = self.words.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.inner(self.words(x).mean(1))))[:, :3]
+
+    model = networks.seeded(Language)
+    x = torch.randint(0, 9, (6, 4), generator=torch.Generator().manual_seed(0))
+    for denominator in ("units", "all_parameters"):
+        made = plans.planned(model, x, 0.5, denominator=denominator)
+        variant = surgery.apply(made, model)
+        assert plans.failed(made, model, variant, x) == set()
+        assert counting.claimed(made, model)["all_parameters"] == pytest.approx(
+            sum(int((p == 0).sum()) for p in variant.parameters()) / sum(p.numel() for p in variant.parameters())
+        )
+
+
+def test_a_network_that_answers_otherwise_each_time_is_told_apart_from_a_wrong_plan() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = networks.mlp()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(self.body(x), training=True)
+
+    model = networks.seeded(Noisy)
+    made = plans.planned(model, ROW)
+    detail = plans.checks(made, model, surgery.apply(made, model), ROW)["V3"].detail
+    assert "does not repeat its own outputs" in detail
+
+
+def test_a_module_that_reads_its_version_reloads() -> None:
+    class Versioned(nn.Linear):
+        _version = 2
+
+        def _load_from_state_dict(self, state: object, prefix: str, metadata: dict[str, int], *more: object) -> None:
+            if metadata.get("version") != 2:
+                raise ValueError("no version")
+            super()._load_from_state_dict(state, prefix, metadata, *more)  # type: ignore[misc]
+
+    model = networks.seeded(lambda: nn.Sequential(Versioned(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+    made = plans.planned(model, ROW)
+    assert plans.failed(made, model, surgery.apply(made, model), ROW) == set()

@@ -257,7 +257,7 @@ def test_a_network_of_transformers_without_a_rule_is_left_whole() -> None:
     found = found_in(model, {"input_ids": torch.ones(2, 4, dtype=torch.int64)})
 
     assert found.whole == (
-        ("DistilBertModel", "its depth stands in its configuration, and there is no rule for distilbert"),
+        ("DistilBertModel", "its sizes stand in the configuration of a network (distilbert) that there is no rule for"),
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import POLICY, SUBJECT
@@ -66,6 +68,40 @@ def test_a_fresh_process_that_hangs_is_ended(tiny: Tiny, tmp_path: Path) -> None
     found = replanning.FreshProcess(policy_file.read(path)).digests()
     assert "took longer than" in found[""]
     assert not replanning.check("mag@0.3", "0" * 64, found).passed
+
+
+def test_a_subject_that_the_fresh_process_cannot_load_says_why(tiny: Tiny, tmp_path: Path) -> None:
+    once = (
+        "import os, pathlib\n"
+        "if pathlib.Path(__file__).with_name('second').exists():\n"
+        "    raise SystemExit('only once')\n"
+        "pathlib.Path(__file__).with_name('second').touch()\n"
+    )
+    found = pruneproof.audit(tiny(tmp_path, subject=once + SUBJECT))
+    assert "only once" in check(found, "mag@0.3", "V6").detail
+    (row,) = (row for row in found.variants if row.name == "mag@0.3")
+    assert "seeded generators" in (row.error or "")
+
+
+def test_what_a_subject_starts_and_leaves_running_holds_nothing_up(tiny: Tiny, tmp_path: Path) -> None:
+    starts = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(25)'])\n"
+    begun = time.monotonic()
+    found = replanning.FreshProcess(policy_file.read(tiny(tmp_path, subject=starts + SUBJECT))).digests()
+    assert set(found) == {"mag@0.3", "mag@0.97"}
+    assert time.monotonic() - begun < 24
+
+
+def test_a_recipe_that_hangs_costs_the_others_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    hangs = SUBJECT.replace("        classes=", "        fine_tune=forever,\n        classes=") + (
+        "\n\ndef forever(model, **others):\n    while True:\n        pass\n"
+    )
+    asked = POLICY.replace("seed = 5", "seed = 5\ntimeout_s = 4") + (
+        '\n[[prune]]\nname = "slow"\nratios = [0.5]\nfine_tune = true\n'
+    )
+    found = pruneproof.audit(tiny(tmp_path, policy=asked, subject=hangs))
+    rows = {row.name: row for row in found.variants}
+    assert rows["mag@0.3"].verdict is Verdict.PASS
+    assert "took longer than 4 s" in (rows["slow@0.5"].error or "")
 
 
 def test_a_plan_that_the_fresh_process_could_not_make_says_why(tiny: Tiny, tmp_path: Path) -> None:
@@ -159,3 +195,37 @@ def test_sensitivity_without_calibration_data_is_a_limitation_and_costs_no_verdi
     assert "the subject has none" in (found.sensitivity_error or "")
     assert any(line.startswith("sensitivity could not be measured") for line in found.limitations)
     assert found.verdict is plain.verdict
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: row["self_checks"].pop(0),
+        lambda row: row["self_checks"].clear(),
+        lambda row: row["self_checks"][0].update(decides=False),
+        lambda row: row["self_checks"].append(dict(row["self_checks"][0])),
+        lambda row: row.update(claimed_ratio=0.9, claimed_of="macs"),
+        lambda row: row["recipe"].update(criterion="random"),
+    ],
+)
+def test_checks_and_claims_that_were_altered_are_found(
+    tiny: Tiny, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    pruneproof.audit(tiny(tmp_path), out=tmp_path / "out")
+    file = tmp_path / "out" / "evidence.json"
+    table = json.loads(file.read_text("utf-8"))
+    change(next(row for row in table["variants"] if row["name"] == "mag@0.3"))
+    file.write_text(json.dumps(table), "utf-8")
+    assert verifying.verify(tmp_path / "out")
+
+
+def test_a_table_of_sensitivity_that_was_altered_is_found(tiny: Tiny, tmp_path: Path) -> None:
+    asked = POLICY + '\n[sensitivity]\nrecipe = "mag"\nratios = [0.25]\n'
+    pruneproof.audit(tiny(tmp_path, policy=asked, subject=CALIBRATED), out=tmp_path / "out")
+    file = tmp_path / "out" / "evidence.json"
+    whole = file.read_text("utf-8")
+    for change in (lambda rows: rows.clear(), lambda rows: rows[1].update(ratio=0.3)):
+        table = json.loads(whole)
+        change(table["sensitivity"])
+        file.write_text(json.dumps(table), "utf-8")
+        assert verifying.verify(tmp_path / "out") == ["the table of sensitivity is not that which the policy asks for"]

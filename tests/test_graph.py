@@ -332,8 +332,8 @@ def test_a_network_without_anything_to_shrink_says_why(make: Callable[[], nn.Mod
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 3))),
     ],
 )
-def test_a_network_of_one_layer_has_no_groups(make: Callable[[], nn.Module]) -> None:
-    assert groups(make(), networks.batch(*ROW)) == Found(())
+def test_a_network_of_one_layer_has_no_groups_and_says_why(make: Callable[[], nn.Module]) -> None:
+    assert groups(make(), networks.batch(*ROW)) == Found((), (("0", "its channels are the network's output"),))
 
 
 @pytest.mark.parametrize(

@@ -383,3 +383,33 @@ def test_torchscript_is_refused(granularity: str) -> None:
 
     with pytest.raises(PruningError, match="TorchScript"):
         structure.find(scripted, batch(4, 6), granularity, 60.0)
+
+
+def test_attention_with_a_mask_for_each_head_is_left_whole() -> None:
+    """Fewer heads would need fewer masks, which the network makes itself."""
+
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 4, batch_first=True)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mask = torch.zeros(len(x) * 4, x.shape[1], x.shape[1])
+            return self.head(self.attention(x, x, x, attn_mask=mask)[0].mean(1))
+
+    model = seeded(Masked).eval()
+    found = structure.find(model, batch(2, 5, 8), "head", 60)
+    assert found.groups == ()
+    assert "does not run without some of its" in dict(found.whole)["attention"]
+
+
+def test_the_depth_of_a_network_whose_adapters_name_layers_by_number_stays() -> None:
+    peft = pytest.importorskip("peft", reason="needs the extra 'llm'")
+    import transformers_models
+
+    asked = peft.LoraConfig(r=2, target_modules=["q_proj"], layers_to_transform=[1])
+    model = peft.get_peft_model(transformers_models.llama(), asked).eval()
+    found = structure.find(model, transformers_models.tokens(), "block", 60)
+    assert found.groups == ()
+    assert "layers_to_transform" in found.whole[0][1]

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import POLICY
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import pruneproof
 from pruneproof import exporting, inference, loading, policy_file, verifying
+from pruneproof.errors import UsageError
 from pruneproof.evidence import Evidence, VariantRow
 from pruneproof.subject import Data
 from pruneproof.verdicts import Verdict
@@ -130,3 +131,41 @@ def test_a_trained_and_shrunk_variant_is_exported_with_what_training_changed(tin
         name: tensor.tolist() for name, tensor in load_file(tmp_path / "ship" / "mag@0.3.safetensors").items()
     }
     assert verifying.verify(tmp_path / "out") == []
+
+
+def test_exports_of_two_graphs_with_tensors_beside_them_do_not_meet(tiny: Tiny, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
+    pytest.importorskip("onnxscript", reason="torch exports ONNX with it")
+    import onnx
+
+    dense = loading.load(policy_file.read(tiny(tmp_path))).subject.model.eval()
+    asked = POLICY.replace('[[prune]]\nname = "mag"\nratios = [0.3, 0.97]', "")
+    for name, model in (("mild", half_zeroed(tmp_path / "audit.toml")), ("none", dense)):
+        (tmp_path / name).mkdir()
+        with warnings.catch_warnings(action="ignore"):
+            torch.onnx.export(
+                model, (torch.zeros(2, 6),), tmp_path / "plain.onnx", dynamo=True, external_data=False, verbose=False,
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+            )  # fmt: skip
+        onnx.save_model(
+            onnx.load(tmp_path / "plain.onnx"), tmp_path / name / "model.onnx", save_as_external_data=True,
+            location="model.data", size_threshold=0,
+        )  # fmt: skip
+        asked += f'\n[[variant]]\nname = "{name}"\ncheckpoint = "{name}/model.onnx"\n'
+    pruneproof.audit(tiny(tmp_path, policy=asked), out=tmp_path / "out")
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    for name in ("mild", "none"):
+        exporting.export(tmp_path / "out", name, tmp_path / "ship", force=True)
+    for name, model in (("mild", half_zeroed(tmp_path / "audit.toml")), ("none", dense)):
+        session = onnxruntime.InferenceSession(tmp_path / "ship" / f"{name}.onnx")
+        (said,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        assert torch.allclose(torch.from_numpy(said), model(x), atol=1e-5)
+
+
+def test_an_export_never_replaces_a_checkpoint_of_the_policy(tiny: Tiny, tmp_path: Path) -> None:
+    save_file(half_zeroed(tiny(tmp_path)).state_dict(), tmp_path / "theirs.safetensors")
+    before = (tmp_path / "theirs.safetensors").read_bytes()
+    pruneproof.audit(tiny(tmp_path, policy=imported('checkpoint = "theirs.safetensors"')), out=tmp_path / "out")
+    with pytest.raises(UsageError, match="is a checkpoint of the policy"):
+        exporting.export(tmp_path / "out", "theirs", tmp_path, force=True)
+    assert (tmp_path / "theirs.safetensors").read_bytes() == before

@@ -60,6 +60,12 @@ def test_reading_a_plan_unpickles_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         lambda stem: _changed(stem, "schema", "pruneproof-plan/99"),
         lambda stem: _changed(stem, "removals", [{"tensor": "0.weight", "dim": 0, "role": "reads"}]),
         lambda stem: _changed(stem, "settings", [{"module": "0"}]),
+        lambda stem: _changed(stem, "ratio", 0.4),
+        lambda stem: _changed(stem, "achieved", float("nan")),
+        lambda stem: (
+            plan.save(planned(networks.seeded(networks.cnn), "element", 0.3), Path(f"{stem}-other"))
+            or Path(f"{stem}.safetensors").write_bytes(Path(f"{stem}-other.safetensors").read_bytes())
+        ),
         lambda stem: _changed(stem, "layers", [1]),
     ],
 )

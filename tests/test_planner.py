@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
@@ -21,7 +22,7 @@ import transformers_models
 from torch import nn
 
 from pruneproof import digests, graph, plan, profile, pruning, registry, schedule, surgery
-from pruneproof.errors import PruningError, SubjectError
+from pruneproof.errors import GraphTimeout, PruningError, SubjectError
 from pruneproof.subject import Data, Subject
 
 IMAGE, ROW = networks.batch(6, 3, 8, 8), networks.batch(12, 6)
@@ -536,3 +537,93 @@ def test_a_network_of_a_family_without_a_rule_keeps_its_width() -> None:
     with pytest.raises(PruningError, match="configuration of a network \\(distilbert\\) that there is no rule for"):
         plans.planned(model, transformers_models.tokens(), granularity="channel")
     assert plans.planned(model, transformers_models.tokens()).removed > 0
+
+
+def test_an_excluded_layer_stays_whole_under_every_name_that_its_weight_has() -> None:
+    model = networks.seeded(networks.Tied)
+    made = plans.planned(model, ROW, exclude=["second"])
+    assert "first.weight" not in made.masks
+    assert dict(made.left_whole) == {"first.weight": "excluded by the policy"}
+    with pytest.raises(PruningError, match="matches no layer"):
+        plans.planned(model, ROW, exclude=["third"])
+
+
+def test_initial_weights_that_are_no_state_dict_are_refused() -> None:
+    subject = plans.subject(networks.seeded(networks.mlp), ROW, fine_tune=sgd, initial=5)
+    with pytest.raises(SubjectError, match="no initial weights"):
+        pruning.Planner(plans.recipe(fine_tune=True, rewind="initial"), subject, 0)
+
+
+def test_what_fine_tuning_adds_to_the_network_and_leaves_there_is_refused() -> None:
+    def hooked(model: nn.Module, **others: Any) -> None:
+        sgd(model, **others)
+        model.get_submodule("1").register_forward_hook(lambda *found: None)
+
+    def swapped(model: nn.Module, **others: Any) -> None:
+        sgd(model, **others)
+        model._modules["1"] = nn.GELU()
+
+    for spoils in (hooked, swapped):
+        subject = plans.subject(networks.seeded(networks.mlp), ROW, fine_tune=spoils)
+        with pytest.raises(SubjectError, match="changed the network's modules or hooks"):
+            pruning.Planner(plans.recipe(fine_tune=True), subject, 0).plan(0.5)
+
+
+def test_a_search_for_blocks_is_stopped_in_time_as_well() -> None:
+    class Slow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.Sequential(*(networks.Residual() for _ in range(2)))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.5)
+            return self.blocks[0](x)
+
+    with pytest.raises(GraphTimeout, match=r"self-check V9: finding out which blocks can go took longer than 0\.2 s"):
+        plans.planned(networks.seeded(Slow), IMAGE, granularity="block", graph_timeout_s=0.2)
+
+
+def test_the_layers_around_a_network_of_a_family_are_pruned_with_it() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = transformers_models.bert()
+            self.wide, self.out = nn.Linear(3, 40), nn.Linear(40, 3)
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return self.out(torch.relu(self.wide(self.inner(input_ids, attention_mask).logits)))
+
+    model, x = networks.seeded(Around).eval(), transformers_models.tokens()
+    made = plans.planned(model, x, granularity="channel", scope="layer")
+    assert made.layers["wide"] == (20, 40)
+    assert sum("inner" in name for name in made.layers) == 2
+    assert plans.failed(made, model, surgery.apply(made, model), x) == set()
+
+
+def test_networks_that_share_one_configuration_are_left_whole() -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra 'llm'")
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2
+    )
+
+    class Towers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.d = transformers.BertModel(config), transformers.BertModel(config)
+            self.out = nn.Linear(32, 3)
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            both = [tower(input_ids, attention_mask).pooler_output for tower in (self.q, self.d)]
+            return self.out(torch.cat(both, 1))
+
+    for granularity in ("channel", "block"):
+        with pytest.raises(PruningError, match="its configuration is one object with that of"):
+            plans.planned(networks.seeded(Towers).eval(), transformers_models.tokens(), granularity=granularity)
+
+
+def test_sensitivity_of_layers_that_share_one_number_is_measured_layer_by_layer() -> None:
+    model, x = transformers_models.llama(), transformers_models.tokens()
+    planner = pruning.Planner(plans.recipe(granularity="channel", scope="layer"), plans.subject(model, x), 0)
+    for group in list(planner.units.groups):  # type: ignore[union-attr]
+        alone = planner.units.only(group).choose(model, 0.5, None)  # type: ignore[arg-type]
+        assert alone.layers == {group.name: (12, 24)}

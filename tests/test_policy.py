@@ -505,6 +505,7 @@ PATTERN = 'granularity = "n_of_m"\nkeep_n = 2\nof_m = 4\n'
         ('scope = "row"\ndenominator = "all_parameters"', "expected no denominator: scope 'row' takes the ratio"),
         ('granularity = "block"\nscope = "row"', "expected granularity 'element' with scope 'row'"),
         ('denominator = "macs"', "expected another denominator: zeroed weights save no MACs"),
+        ('schedule = "cubic"', "expected steps above 1 with schedule 'cubic'"),
         ("steps = 2", "expected schedule 'linear' or 'cubic' with steps = 2"),
         ('rewind = "dense"', "expected fine_tune = true with rewind"),
         ("recovery = {}", "expected fine_tune = true with recovery"),
@@ -597,6 +598,10 @@ def test_an_imported_variant_that_contradicts_itself_is_refused_with_the_line_it
     ("keys", "told"),
     [
         ('load = "m:f"\nclaimed_ratio = 1.0', "line 8: variant[0].claimed_ratio: expected less than 1"),
+        (
+            'checkpoint = "a.safetensors"\nunpickle = true',
+            "expected no 'unpickle': reading this checkpoint runs nothing",
+        ),
         ('load = "m:f"\nclaimed_of = "macs"', "expected 'claimed_ratio' with 'claimed_of'"),
         ('load = "m:f"\nclaimed_of = "units"', "line 8: variant[0].claimed_of: expected 'layer_weights'"),
         ('checkpoint = "a.safetensors"\nsha256 = "ABC"', "line 8: variant[0].sha256: expected a text to match"),

@@ -108,7 +108,19 @@ def bases(model: torch.nn.Module, names: Sequence[str], family: str) -> tuple[li
             whole.append((path or type(module).__name__, foreign))
         else:
             found.append(Base(path, module, tuple(configs.values())))
-    return found, tuple(whole)
+    return _apart(found, whole), tuple(whole)
+
+
+def _apart(found: list[Base], whole: list[tuple[str, str]]) -> list[Base]:
+    """Those of ``found`` whose configuration is no other network's; of the others ``whole`` gets the reason."""
+    holders: dict[int, list[str]] = {}
+    for base in found:
+        holders.setdefault(id(base.config), []).append(base.path)
+    for base in found:
+        others = [path for path in holders[id(base.config)] if path != base.path]
+        if others:
+            whole.append((base.path, f"its configuration is one object with that of {', '.join(others)}"))
+    return [base for base in found if len(holders[id(base.config)]) == 1]
 
 
 def _line(model: torch.nn.Module, path: str) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -191,10 +203,23 @@ def unsupported(model: torch.nn.Module) -> Whole:
     return ()
 
 
-def configured(model: torch.nn.Module) -> tuple[str, str] | None:
-    """Path and kind of the first network in ``model`` whose sizes stand in a transformers configuration."""
+def configured(model: torch.nn.Module) -> list[tuple[str, str]]:
+    """Path and kind of the outermost networks in ``model`` whose sizes stand in a transformers configuration."""
+    found: list[tuple[str, str]] = []
     for path, module in model.named_modules():
         kind = getattr(module.__dict__.get("config"), "model_type", None)
-        if isinstance(kind, str) and kind:
-            return path, kind
-    return None
+        inside = any(not outer or path.startswith(f"{outer}.") for outer, _ in found)
+        if isinstance(kind, str) and kind and not inside:
+            found.append((path, kind))
+    return found
+
+
+def numbered_adapters(model: torch.nn.Module) -> Whole:
+    """Networks with peft adapters that name their layers by number, which removing one would change."""
+    for path, module in model.named_modules():
+        adapters = module.__dict__.get("peft_config")
+        entries = adapters.values() if isinstance(adapters, Mapping) else ()
+        if any(getattr(entry, "layers_to_transform", None) is not None for entry in entries):
+            reason = "its adapters say by number which layers they are for (layers_to_transform)"
+            return ((path or type(module).__name__, reason),)
+    return ()

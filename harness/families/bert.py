@@ -17,6 +17,9 @@ HEADS = (
 ACTIVATION = "config.hidden_act is a function, of which nothing says that it acts on each unit alone"
 
 
+CONFIGURED = True
+
+
 def matches(model: torch.nn.Module) -> bool:
     """Whether ``model`` is or holds a ``BertModel``."""
     return _transformers.contains(model, NAMES, FAMILY)

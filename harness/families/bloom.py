@@ -15,6 +15,9 @@ HEADS = (
 )
 
 
+CONFIGURED = True
+
+
 def matches(model: torch.nn.Module) -> bool:
     """Whether ``model`` is or holds a ``BloomModel``."""
     return _transformers.contains(model, NAMES, FAMILY)

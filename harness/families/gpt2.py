@@ -16,6 +16,9 @@ HEADS = (
 INDEXED = "config.scale_attn_by_inverse_layer_idx scales each block by its place, which would change"
 
 
+CONFIGURED = True
+
+
 def matches(model: torch.nn.Module) -> bool:
     """Whether ``model`` is or holds a ``GPT2Model``."""
     return _transformers.contains(model, NAMES, FAMILY)

@@ -12,6 +12,9 @@ STEMS = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwe
 PROJECTIONS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
 
 
+CONFIGURED = True
+
+
 def matches(model: torch.nn.Module) -> bool:
     """Whether ``model`` is or holds a network of one of these four architectures."""
     return any(_transformers.contains(model, (f"{stem}Model",), family) for family, stem in STEMS.items())

@@ -28,6 +28,11 @@ def matches(model: torch.nn.Module) -> bool:
     return any(_is(module, NETWORK) or _is(module, ATTENTION) or _other(module) for module in model.modules())
 
 
+def hosts(model: torch.nn.Module) -> list[str]:
+    """Vision transformers; the attention layers of other networks stand for themselves."""
+    return [name for name, module in model.named_modules() if _is(module, NETWORK)]
+
+
 def channels(model: torch.nn.Module) -> Found | None:
     """Hidden units of the MLPs of a ``VisionTransformer``; other networks are traced."""
     hosts = [(name, module) for name, module in model.named_modules() if _is(module, NETWORK)]

@@ -13,6 +13,9 @@ PROJECTIONS = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
 OLDER = "only the ViT of transformers 5.24 or newer is known: this one has its layers elsewhere"
 
 
+CONFIGURED = True
+
+
 def matches(model: torch.nn.Module) -> bool:
     """Whether ``model`` is or holds a ``ViTModel``."""
     return _transformers.contains(model, NAMES, FAMILY)

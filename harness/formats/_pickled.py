@@ -40,7 +40,8 @@ def read(path: Path, *, unpickle: bool) -> Any:
         SubjectError: see :func:`load`.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of TorchScript
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise SubjectError(f"cannot be read: {error}", "name a readable file") from None
     except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from pruneproof import profile
 from pruneproof.errors import SubjectError
 from pruneproof.surgery import copied
 
@@ -46,7 +47,7 @@ def laid_on(model: torch.nn.Module, content: Mapping[Any, Any]) -> torch.nn.Modu
     _same_where_shared(own, state)
     _exact(own, state)
     try:
-        unmatched = built.load_state_dict(state, strict=False)
+        unmatched = built.load_state_dict(profile.versioned(state, built), strict=False)
     except RuntimeError as error:
         raise _misfit(str(error)) from None
     missing = [name for name in unmatched.missing_keys if not _given(own, name, state)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,16 @@ def load(path: Path, subject: Subject, *, unpickle: bool) -> torch.nn.Module:
             "is larger than 2 GiB", "give the pruned model as safetensors or as load = 'module:function'"
         )
     return OnnxProgram(model, _program.Dense(subject.model))
+
+
+def copy(path: Path, target: Path) -> None:
+    """The graph with all of its tensors in one file: those beside it would meet other models' under the same name."""
+    import onnx
+
+    if outside(path):
+        onnx.save_model(onnx.load(path), target)
+    else:
+        shutil.copyfile(path, target)
 
 
 def outside(path: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,8 @@ def _rank(graph: torch.fx.GraphModule, name: str) -> int:
     owner, _, key = name.rpartition(".")
     tensor = getattr(graph.get_submodule(owner), key, None)
     return tensor.dim() if isinstance(tensor, torch.Tensor) else 0
+
+
+def copy(path: Path, target: Path) -> None:
+    """The same file."""
+    shutil.copyfile(path, target)
