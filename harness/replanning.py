@@ -39,7 +39,7 @@ class FreshProcess:
 
     def __init__(self, asked: Policy) -> None:
         self.asked = asked
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
     def digests(self) -> dict[str, str]:

@@ -248,7 +248,8 @@ def _claims(row: VariantRow, spec: policy.VariantSpec) -> Iterator[str]:
     """Contradictions between the policy and what stands in a variant's row about its recipe, claims and checks."""
     stands = {check.id: check.decides for check in row.self_checks}
     if spec.recipe is not None:
-        expected, claimed = selfcheck.expected(spec.recipe), (None, None)
+        expected = selfcheck.expected(spec.recipe)
+        claimed: tuple[float | None, str | None] = (None, None)
         if row.recipe != words(spec.recipe):
             yield f"{row.name}: its recipe is not that of the policy"
     else:
