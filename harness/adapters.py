@@ -33,6 +33,10 @@ def adapted(model: torch.nn.Module, rank: int, generator: torch.Generator) -> It
             "recovery: there is no linear layer that low-rank adapters fit",
             "leave lora_rank out: every weight is trained then",
         )
+    if any(hasattr(module, "lora_A") for module in model.modules()):
+        raise PruningError(
+            "recovery: the network has low-rank adapters already", "merge them first (merge_and_unload of peft)"
+        )
     read = {name: _read(layer) for name, layer in layers.items()}
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     attributes, fast = set(vars(model)), torch.backends.mha.get_fastpath_enabled()

@@ -277,6 +277,7 @@ class _Reader:
             shown = "" if isinstance(got, dict | BaseModel) else f", got {_kind(got)} {_shown(got)}"
             for words, ours in WORDS.items():
                 message = message.replace(words, ours)
+            message = re.sub(r"a dictionary or instance of \w+", "a table", message)
             self._fail(path, f"{message}{shown}", "correct the value")
 
     def _known_keys(

@@ -73,11 +73,6 @@ def reduction_dim(model: torch.nn.Module, name: str) -> int:
     return 0 if "Conv1D" in kinds or any(kind.startswith("ConvTranspose") for kind in kinds) else 1
 
 
-def layer_weight_count(model: torch.nn.Module) -> int:
-    """Elements of all layer weights, shared ones once."""
-    return sum(weight.numel() for weight in weights(model).values())
-
-
 def round_half_up(n: int, ratio: float) -> int:
     """⌊n·ratio + ½⌋, on the decimal number that ``ratio`` was written as: 0.29 of 100 is 29."""
     return int(Fraction(repr(ratio)) * n + Fraction(1, 2))

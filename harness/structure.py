@@ -141,5 +141,9 @@ def _disjoint(model: torch.nn.Module, found: Found) -> Found:
             other = first.setdefault((id(tensors[entry.tensor]), entry.dim, int(entry.positions[0])), group.name)
             if other != group.name:
                 clashes |= {group.name: other, other: group.name}
-    whole = tuple((name, f"its layers are also those of {other}") for name, other in clashes.items())
-    return Found(tuple(group for group in found.groups if group.name not in clashes), (*found.whole, *whole))
+    reasons = {name: f"its layers are also those of {other}" for name, other in clashes.items()}
+    numbers = {group.uniform: group.name for group in found.groups if group.uniform and group.name in clashes}
+    for group in found.groups:
+        if group.uniform in numbers:  # the one number of a configuration stands for all
+            reasons.setdefault(group.name, f"{group.uniform} stands for it and for {numbers[group.uniform]}")
+    return Found(tuple(group for group in found.groups if group.name not in reasons), (*found.whole, *reasons.items()))

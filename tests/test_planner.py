@@ -627,3 +627,20 @@ def test_sensitivity_of_layers_that_share_one_number_is_measured_layer_by_layer(
     for group in list(planner.units.groups):  # type: ignore[union-attr]
         alone = planner.units.only(group).choose(model, 0.5, None)  # type: ignore[arg-type]
         assert alone.layers == {group.name: (12, 24)}
+
+
+def test_a_layer_that_cannot_shrink_keeps_all_that_share_its_number() -> None:
+    shared, odd = transformers_models.llama(layers=3), transformers_models.llama(layers=3)
+    layers = shared.model.layers  # type: ignore[union-attr]
+    layers[2].mlp = layers[1].mlp  # type: ignore[index,union-attr]
+
+    class Adapted(nn.Linear):
+        pass
+
+    odd.get_submodule("model.layers.1.mlp.down_proj").__class__ = Adapted
+    for model, told in (
+        (shared, "its layers are also those of"),
+        (odd, "one number of the configuration stands for it"),
+    ):
+        with pytest.raises(PruningError, match=told):
+            plans.planned(model, transformers_models.tokens(), granularity="channel", scope="layer")

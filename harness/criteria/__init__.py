@@ -15,7 +15,6 @@ the weights that stay defines ``compensate`` instead (:mod:`pruneproof.criteria.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,6 +109,3 @@ def given(value: torch.Tensor | None, what: str, name: str) -> torch.Tensor:
     if value is None:
         raise PruningError(f"{name}: the criterion was not shown {what}", "exclude the layer, or use another criterion")
     return value
-
-
-Shown = Mapping[str, "torch.Tensor"]

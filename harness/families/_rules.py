@@ -47,7 +47,8 @@ def hidden(
             whole.append((name, reason))
         else:
             groups.append(group)
-    return Found(tuple(groups), (*whole, _rest(base)))
+    together = _together(groups, whole)
+    return Found(together.groups, (*together.whole, _rest(base)))
 
 
 def _rest(base: Base) -> tuple[str, str]:
@@ -125,7 +126,15 @@ def heads(
             whole.append((path, reason))
         else:
             groups.append(group)
-    return Found(tuple(groups), tuple(whole))
+    return _together(groups, whole)
+
+
+def _together(groups: Sequence[Group], whole: Sequence[tuple[str, str]]) -> Found:
+    """All or none: where a layer stays whole, the one number of the configuration keeps the others."""
+    if not whole:
+        return Found(tuple(groups))
+    reason = f"one number of the configuration stands for it and for {whole[0][0]}, which stays whole"
+    return Found((), (*whole, *((group.name, reason) for group in groups)))
 
 
 def _count(
