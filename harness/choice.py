@@ -137,18 +137,21 @@ def sound(name: str, weights: torch.Tensor, scores: torch.Tensor) -> torch.Tenso
     return found
 
 
-def excluded(patterns: Iterable[str], layers: Mapping[str, Iterable[str]]) -> Whole:
+def excluded(patterns: Iterable[str], layers: Mapping[str, Iterable[str]], model: torch.nn.Module) -> Whole:
     """Layers that ``patterns`` name, by the layer itself or by one of the names that go with it.
 
+    A pattern may name what stays whole anyway, such as the last layer.
+
     Raises:
-        PruningError: a pattern matches nothing.
+        PruningError: a pattern matches nothing in the network.
     """
     found: Whole = {}
+    others = [name for name, _ in (*model.named_modules(), *model.named_parameters())]
     for wanted in patterns:
         hits = [
             layer for layer, names in layers.items() if any(fnmatch.fnmatchcase(n, wanted) for n in (layer, *names))
         ]
-        if not hits:
+        if not hits and not any(fnmatch.fnmatchcase(name, wanted) for name in others):
             known = ", ".join(list(layers)[:20])
             raise PruningError(f"exclude = '{wanted}' matches no layer", f"layers that could be pruned: {known}")
         found |= dict.fromkeys(hits, "excluded by the policy")

@@ -43,27 +43,25 @@ class GroupedUnits:
         self.groups = self._not_excluded(found.groups)
         self._first_scores: Lost | None = None
         if not self.groups:
-            raise PruningError(f"no {recipe.granularity}s can be removed: {told(self.whole)}", self._remedy())
+            why = f"no {recipe.granularity}s can be removed: {told(self.whole)}"
+            raise PruningError(why, "use granularity = 'element'")
         self._uniform_allowed()
-
-    def _remedy(self) -> str:
-        return "use granularity = 'element'"
 
     def _not_excluded(self, groups: Sequence[Group]) -> list[Group]:
         if not self.recipe.exclude:
             return list(groups)
         if self.recipe.granularity == "block":
             blocks = {path: () for group in groups for path in group.blocks}
-            out = excluded(self.recipe.exclude, blocks)
+            out = excluded(self.recipe.exclude, blocks, self.dense)
             self.whole |= out
             return [small for group in groups if (small := _without(group, out)).size]
         tensors, names = surgery.named_tensors(self.dense), surgery.aliases(self.dense)
 
         def known_as(group: Group) -> list[str]:
-            made = [entry.tensor for entry in group.slices if entry.role == "produces"]
+            made = [entry.tensor for entry in group.slices if entry.role != "reads"]
             return [name.rpartition(".")[0] for tensor in made for name in names[id(tensors[tensor])]]
 
-        out = excluded(self.recipe.exclude, {group.name: known_as(group) for group in groups})
+        out = excluded(self.recipe.exclude, {group.name: known_as(group) for group in groups}, self.dense)
         for group in groups:
             if group.name in out:
                 self.whole |= dict.fromkeys(_layers_of(group), out[group.name])

@@ -32,7 +32,7 @@ class SingleWeights:
         weights = prunable.weights(model)
         self.whole: Whole = dict(prunable.out_of_reach(model))
         names = surgery.aliases(model)
-        self.whole |= excluded(recipe.exclude, {name: _layers(names[id(weight)]) for name, weight in weights.items()})
+        self.whole |= excluded(recipe.exclude, {n: _layers(names[id(w)]) for n, w in weights.items()}, model)
         self.names = [name for name in weights if name not in self.whole]
         self.reduction = {name: prunable.reduction_dim(model, name) for name in self.names}
         if recipe.granularity == "n_of_m":

@@ -178,6 +178,13 @@ def test_a_pattern_that_excludes_nothing_is_a_mistake(granularity: str) -> None:
         plans.planned(networks.seeded(networks.Residual), IMAGE, granularity=granularity, exclude=["heed"])
 
 
+def test_a_pattern_may_name_what_stays_whole_anyway() -> None:
+    made = plans.planned(networks.seeded(networks.Residual), IMAGE, granularity="channel", exclude=["head"])
+    assert set(made.layers) == {"stem", "inner"}
+    made = plans.planned(networks.seeded(networks.Residual), IMAGE, granularity="channel", exclude=["norm"])
+    assert set(made.layers) == {"stem"}  # what follows a channel goes with it, or stays with it
+
+
 # N of M
 
 
