@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -271,3 +272,30 @@ def test_a_folder_is_importable_inside_only(tmp_path: Any) -> None:
         assert sys.path[0] == str(tmp_path)
         _ = 1 / 0
     assert sys.path == before
+
+
+TRACED = """
+import sys, threading
+from pruneproof.isolation import deadline
+
+def inside():
+    with deadline(60, "outer"):
+        with deadline(60, "inner"):  # the alarm is taken: a thread keeps the time
+            pass
+        try:
+            with deadline(0.05, "late"), deadline(0.05, "late too"):
+                while True:
+                    pass
+        except Exception as error:
+            print(type(error).__name__)
+inside()
+sys.settrace(lambda frame, event, arg: None)
+def called(): return 1
+print(sum(called() for _ in range(1000)))
+"""
+
+
+def test_after_a_deadline_that_a_thread_kept_a_tracer_does_not_hang() -> None:
+    """As coverage, debuggers and Hypothesis trace."""
+    found = subprocess.run([sys.executable, "-c", TRACED], capture_output=True, text=True, timeout=60, check=True)
+    assert found.stdout.split() == ["TaskTimeout", "1000"]
