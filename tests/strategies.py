@@ -15,6 +15,8 @@ from pruneproof.suite import Metric
 NAME = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=8)
 REFERENCE = st.sampled_from(["m:f", "bank.models:subject", "a_b.c:d.e"])
 TEXT = st.text(min_size=1, max_size=12)
+WORDS = TEXT.filter(lambda text: bool(text.strip()))
+"""What a person has to give: more than white space."""
 LIMIT = {
     "min": st.floats(0, 1, exclude_min=True),
     "max": st.floats(0, 1, exclude_max=True),
@@ -242,8 +244,8 @@ def _waivers(draw: st.DrawFn, suites: dict[str, Any], every: list[str]) -> list[
             "gate": gate,
             "variant": variant,
             "observed_max": draw(st.floats(-1, 1, exclude_min=True, exclude_max=True)),
-            "reason": draw(TEXT),
-            "approved_by": draw(TEXT),
+            "reason": draw(WORDS),
+            "approved_by": draw(WORDS),
             "expires": draw(st.dates()),
         }
         for gate, variant in pairs
