@@ -161,8 +161,10 @@ def _zeroed(plan: PrunePlan, names: list[str], tensor: torch.Tensor) -> int:
 def _macs(plan: PrunePlan, dense: torch.nn.Module, variant: torch.nn.Module, inputs: Inputs) -> tuple[bool, str]:
     """Each layer's multiply-accumulates shrink as its weight does; of zeroed weights none is saved."""
     before, now = profile.layer_macs(dense, inputs), profile.layer_macs(variant, inputs)
-    if before is None or now is None:
+    if before is None:
         return True, "MACs could not be counted"
+    if now is None:
+        return False, "MACs of the dense network can be counted, of this one not"
     names = surgery.renamed(dense, plan.blocks)
     old, new = surgery.named_tensors(dense), surgery.named_tensors(variant)
     want = have = 0

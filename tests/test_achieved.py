@@ -128,6 +128,22 @@ def test_macs_of_layers_add_up_to_those_of_the_network() -> None:
     assert found["10"] == 16 * 3
 
 
+def test_a_variant_whose_macs_can_no_longer_be_counted_is_found() -> None:
+    class Single(nn.Linear):
+        """Answers batches, and not one example alone."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) == 1:
+                raise RuntimeError("one")
+            return super().forward(x)
+
+    model = networks.seeded(networks.mlp).eval()
+    made = plans.planned(model, ROW)
+    variant = surgery.apply(made, model)
+    variant.get_submodule("2").__class__ = Single
+    assert plans.failed(made, model, variant, ROW) == {"V1a"}
+
+
 # V9
 
 
