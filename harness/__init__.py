@@ -11,17 +11,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pruneproof.auditing import audit
+    from pruneproof.domain import Box, Column, Criterion, OneHot, Sum, Table, Tokens
     from pruneproof.errors import PruneProofError
     from pruneproof.evidence import Evidence
     from pruneproof.subject import Data, Subject
 
-__all__ = ["Data", "Evidence", "PruneProofError", "Subject", "audit"]
+__all__ = [
+    "Box",
+    "Column",
+    "Criterion",
+    "Data",
+    "Evidence",
+    "OneHot",
+    "PruneProofError",
+    "Subject",
+    "Sum",
+    "Table",
+    "Tokens",
+    "audit",
+]
 
 _HOMES = {
+    "Box": "pruneproof.domain",
+    "Column": "pruneproof.domain",
+    "Criterion": "pruneproof.domain",
     "Data": "pruneproof.subject",
     "Evidence": "pruneproof.evidence",
+    "OneHot": "pruneproof.domain",
     "PruneProofError": "pruneproof.errors",
     "Subject": "pruneproof.subject",
+    "Sum": "pruneproof.domain",
+    "Table": "pruneproof.domain",
+    "Tokens": "pruneproof.domain",
     "audit": "pruneproof.auditing",
 }
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from pruneproof.domain import Criterion, Domain
+
 if TYPE_CHECKING:
     import pandas as pd
     import torch
@@ -63,6 +65,8 @@ class Subject:
             maximise that on the calibration data with the dense model. Default: 0.5.
         allow_missing: inputs may hold NaN (the model deals with them).
         batch_size: examples a forward pass.
+        domain: what inputs the subject can meet at all: ``Box``, ``Table`` or ``Tokens``. Attacks need it.
+        criterion: what hurts, where it is not a wrong class (detection, segmentation): a ``Criterion`` for attacks.
     """
 
     model: torch.nn.Module
@@ -78,3 +82,5 @@ class Subject:
     threshold: float | Literal["f1", "balanced_accuracy"] | None = None
     allow_missing: bool = False
     batch_size: int = 256
+    domain: Domain | None = None
+    criterion: Criterion | None = None
