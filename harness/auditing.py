@@ -17,6 +17,7 @@ from pruneproof.evidence import Evidence, GateRow, LedgerRow, MeasurementRow, Va
 from pruneproof.gates import Expansion
 from pruneproof.policy import Policy
 from pruneproof.store import Store, now
+from pruneproof.suite import ObservingSuite
 from pruneproof.verdicts import Verdict, releases, worst
 
 LEDGER = "ledger.jsonl"
@@ -57,6 +58,8 @@ def audit(path: str | Path, *, out: str | Path | None = None, progress: Progress
                 engine.result(spec.name)
                 done.append(spec.name)
         except KeyboardInterrupt:
+            engine.interrupt()
+            done += [name for name in engine.built() if name not in done]
             if folder is not None and done:
                 ran = [key for key in engine.required() if key[0] in done]
                 write(engine, assemble(engine, ran), folder)
@@ -117,6 +120,10 @@ def assemble(
     asked, store = engine.asked, engine.store
     wanted = None if ran is None else set(ran)
     required = engine.required()
+    asked_of = {variant for variant, gate in required if wanted is not None and (variant, gate) in wanted}
+    # First: computing a variant measures the comparators, too.
+    specs = [spec for spec in policy.variants(asked) if wanted is None or spec.name in asked_of]
+    results = {spec.name: engine.result(spec.name) for spec in specs}
     rows: list[GateRow] = []
     variants: list[VariantRow] = []
     measurements: list[MeasurementRow] = []
@@ -124,9 +131,8 @@ def assemble(
         variants.append(row)
         measurements += measured
     for spec in policy.variants(asked):
-        own = [gate for variant, gate in required if variant == spec.name]
-        if wanted is None or any((spec.name, gate) in wanted for gate in own):
-            result = engine.result(spec.name)
+        if spec.name in results:
+            result = results[spec.name]
             variants.append(result.row)
             measurements += result.measurements
             rows += [_run(row, wanted) for row in result.gates]
@@ -139,6 +145,7 @@ def assemble(
     variants = [judged(row, rows, asked) for row in variants]
     subject = engine.subject_row()
     sensitivity, unmeasured = engine.sensitivity_rows()
+    chapters = engine.chapters(row.name for row in variants if row.error is None)
     return Evidence(
         audit=records.AuditRow(
             name=asked.audit.name, id=store.id, seed=asked.audit.seed, started=store.started, finished=now()
@@ -156,6 +163,7 @@ def assemble(
         measurements=measurements,
         sensitivity=sensitivity,
         sensitivity_error=unmeasured,
+        chapters=chapters,
         gates=rows,
         waivers=waivers,
         ledger=[],
@@ -278,6 +286,11 @@ def limitations(
     small = sorted({f"{_segment(row)} ({row.n})" for row in measurements if row.small and row.metric in SIZE_METRICS})
     if small:
         found.append(f"segments too small for a verdict: {', '.join(small)}")
+    for name, entry in asked.suites.items():
+        suite = policy.suite(name)
+        if isinstance(suite, ObservingSuite):
+            gates_of = [spec for spec in policy.gate_specs(asked) if spec.suite == name]
+            found += suite.cautions(entry.options, gates_of)
     if sensitivity_error is not None:
         found.append(f"sensitivity could not be measured: {sensitivity_error}")
     for variant in variants:
@@ -297,14 +310,17 @@ def write(engine: Engine, found: Evidence, folder: Path) -> Evidence:
         said = {name: engine.predictions(name) for name in names}
         outcomes.write(folder / records.OUTCOMES, engine.examples, said)
         file_digests[records.OUTCOMES] = digests.of_file(folder / records.OUTCOMES)
-    _copy_plans(engine.store.folder / records.PLANS, folder / records.PLANS)
+    _copy(engine.store.folder / records.PLANS, folder / records.PLANS)
+    _copy(engine.store.folder / records.OBSERVED, folder / records.OBSERVED)
+    for file in sorted((folder / records.OBSERVED).rglob("*.npz")):
+        file_digests[file.relative_to(folder).as_posix()] = digests.of_file(file)
     final = found.model_copy(update={"digests": file_digests, "ledger": _ledger(folder, found)})
     (folder / records.FILE).write_text(records.dumps(final), "utf-8")
     reporting.render(final, "html", folder)
     return final
 
 
-def _copy_plans(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     if source.is_dir():
         shutil.copytree(source, target)

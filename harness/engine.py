@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,27 +22,31 @@ from pruneproof import (
     gates,
     inference,
     loading,
+    observing,
     outcomes,
     plan,
     policy,
     replanning,
     selfcheck,
     sensitivity,
+    surgery,
     variants,
 )
 from pruneproof.checking import Loaded
 from pruneproof.errors import PruneProofError
 from pruneproof.evidence import PLANS, GateRow, MeasurementRow, SelfCheck, SensitivityRow, SubjectRow, VariantRow
+from pruneproof.exhibits import Chapter
 from pruneproof.hurt import hurt
 from pruneproof.isolation import deadline, importing_from, untouched_globals
 from pruneproof.measuring import measure, measurement_rows
+from pruneproof.observing import Observations
 from pruneproof.outcomes import Examples, Predictions
 from pruneproof.planners import Planners
 from pruneproof.policy import DENSE, PREVIOUS, Policy, VariantSpec
 from pruneproof.recipe import words
 from pruneproof.replanning import FreshProcess
 from pruneproof.store import Store
-from pruneproof.suite import Facts
+from pruneproof.suite import Facts, Models
 from pruneproof.verdicts import Verdict
 
 Progress = Callable[[str], None]
@@ -76,6 +80,7 @@ class Engine:
         self._results: dict[str, Result] = {}
         self._fresh = FreshProcess(asked)
         self._replanning: threading.Thread | None = None
+        self._observations = Observations(asked, store)
 
     @cached_property
     def _loaded(self) -> Loaded | Failure:
@@ -162,7 +167,8 @@ class Engine:
     def comparator_rows(self) -> list[tuple[VariantRow, tuple[MeasurementRow, ...]]]:
         """Dense and, where the policy names one, previous, as far as they were measured."""
         tasks = {name: self.store.peek(name) for name in (DENSE, PREVIOUS)}
-        return [_comparator(name, task) for name, task in tasks.items() if task is not None]
+        rows = {name: self.store.peek(f"measured {name}") or {} for name in tasks}
+        return [_comparator(name, task, rows[name]) for name, task in tasks.items() if task is not None]
 
     def result(self, name: str) -> Result:
         """What came of variant ``name``, computed now unless some process has."""
@@ -173,10 +179,15 @@ class Engine:
     def _computed(self, name: str) -> Result:
         spec = self._specs[name]
         # Before this variant's lock is taken: nobody waits while holding one.
-        self._comparators()
+        comparators = self._comparators()
         if spec.recipe is not None:
             self._replan()
         self._sensitivity()
+        self._built(spec)
+        self._observe()
+        for comparator, task in comparators.items():
+            if "row" in task:
+                self._measured(comparator)
         table = self.store.once(f"variant {name}", lambda: self._result(spec))
         if "error" in table and "row" not in table:
             table = self._failed(spec, table["error"])
@@ -236,7 +247,7 @@ class Engine:
         return self.store.once("dense", lambda: self._compare(DENSE, None))
 
     def _compare(self, name: str, source: str | None) -> dict[str, Any]:
-        """Predicts and measures a comparator."""
+        """Predicts a comparator."""
 
         def work() -> dict[str, Any]:
             loaded = self.loaded
@@ -245,17 +256,32 @@ class Engine:
             if loaded.examples.facts.task != "regression":
                 inference.logits(self.store.kept(name))
             threshold = self._chosen_threshold(built.model) if source is None else self.threshold
-            examples = replace(loaded.examples, threshold=threshold)
-            said = Predictions(self.store.kept(name), examples.facts, threshold)
-            dense = Predictions(self.store.kept(DENSE), examples.facts, threshold)
-            measured = measure(self.asked, name, examples, said, dense)
-            rows = measurement_rows(self.asked, name, measured)
-            return {"row": _json(built.row), "threshold": threshold, "measurements": [_json(row) for row in rows]}
+            return {"row": _json(built.row), "threshold": threshold}
 
         if self.facts is not None:
             self.progress(f"{name}: predicting {self.facts.n:,} examples")
         found = self._try(f"measuring {name}", work)
         return {"error": dict(found)} if "cause" in found else dict(found)
+
+    def _measured(self, name: str) -> dict[str, Any]:
+        """Measures a comparator."""
+
+        def work() -> list[MeasurementRow]:
+            taken = measure(
+                self.asked,
+                name,
+                self.examples,
+                self.predictions(name),
+                self.predictions(DENSE),
+                self._observations.seen(name),
+            )
+            return measurement_rows(self.asked, name, taken.measured)
+
+        def measured() -> dict[str, Any]:
+            found = self._try(f"measuring {name}", work)
+            return {"rows": [_json(row) for row in found]} if isinstance(found, list) else {"error": dict(found)}
+
+        return self.store.once(f"measured {name}", measured)
 
     def _chosen_threshold(self, dense: torch.nn.Module) -> float | None:
         loaded = self.loaded
@@ -270,14 +296,18 @@ class Engine:
         outputs = inference.finite(inference.forward(model, subject.test, subject.batch_size), name)
         self.store.keep(name, outputs)
 
-    def _result(self, spec: VariantSpec) -> dict[str, Any]:
+    def _built(self, spec: VariantSpec) -> dict[str, Any]:
+        """The variant's row, once it is built, checked and its predictions are kept; or its failure."""
+        return self.store.once(f"built {spec.name}", lambda: self._build(spec))
+
+    def _build(self, spec: VariantSpec) -> dict[str, Any]:
         for name, task in self._comparators().items():
             if "error" in task:
-                return self._failed(spec, {**task["error"], "cause": f"{name}: {task['error']['cause']}"})
+                return {"error": {**task["error"], "cause": f"{name}: {task['error']['cause']}"}}
         self.progress(f"{spec.name}: building")
         built = self._try(f"building {spec.name}", lambda: variants.build(spec, self.planners, self.asked))
         if not isinstance(built, variants.Built):
-            return self._failed(spec, built)
+            return {"error": dict(built)}
         if built.plan is not None:
             folder = self.store.folder / PLANS
             folder.mkdir(exist_ok=True)
@@ -292,14 +322,17 @@ class Engine:
         self.progress(f"{spec.name}: predicting and measuring")
         found = self._try(f"measuring {spec.name}", work)
         if found:
-            return self._failed(spec, found, built.row)
+            return {"row": _json(built.row), "error": dict(found)}
         row = built.row if built.plan is None else self._compared_checks(spec, built.row)
+        checked = self._try(f"judging {spec.name}", lambda: variants.verified(row))
+        return {"row": _json(row), **({} if checked is None else {"error": dict(checked)})}
 
-        def judged() -> dict[str, Any]:
-            variants.verified(row)
-            return self._judged(spec, row)
-
-        found = self._try(f"judging {spec.name}", judged)
+    def _result(self, spec: VariantSpec) -> dict[str, Any]:
+        task = self._built(spec)
+        row = VariantRow.model_validate(task["row"]) if "row" in task else None
+        if "error" in task or row is None:
+            return self._failed(spec, task["error"], row)
+        found = self._try(f"judging {spec.name}", lambda: self._judged(spec, row))
         return self._failed(spec, found, row) if "cause" in found else dict(found)
 
     def _compared_checks(self, spec: VariantSpec, row: VariantRow) -> VariantRow:
@@ -331,12 +364,16 @@ class Engine:
     def _judged(self, spec: VariantSpec, row: VariantRow) -> dict[str, Any]:
         examples, said = self.examples, self.predictions(spec.name)
         compared = {name: self.predictions(name) for name in self._comparators()}
-        measured = measure(self.asked, spec.name, examples, said, compared[DENSE])
-        others = {name: measure(self.asked, name, examples, there, compared[DENSE]) for name, there in compared.items()}
-        rows = gates.judge(self.asked, self.expansion, spec, measured, others, examples.facts.n)
+        taken = measure(self.asked, spec.name, examples, said, compared[DENSE], self._observations.seen(spec.name))
+        others = {
+            name: measure(self.asked, name, examples, there, compared[DENSE], self._observations.seen(name)).measured
+            for name, there in compared.items()
+        }
+        measured = taken.measured
+        rows = gates.judge(self.asked, self.expansion, spec, measured, others, examples.facts.n, taken.failures)
         shown = [
             found
-            if found.verdict is Verdict.PASS
+            if found.verdict is Verdict.PASS or found.suite in self._observations.suites
             else found.model_copy(
                 update={"hurt": hurt(found, measured, examples, said, compared[found.comparator or DENSE])}
             )
@@ -347,6 +384,57 @@ class Engine:
             "measurements": [_json(entry) for entry in measurement_rows(self.asked, spec.name, measured)],
             "gates": [_json(entry) for entry in shown],
         }
+
+    def _observe(self) -> None:
+        """Lets each suite that needs the models see all of them, once."""
+        if self.facts is None or not self._observations.suites:
+            return
+        for spec in self._specs.values():
+            self._built(spec)
+        for name in self._observations.suites:
+            self._observations.make(name, lambda name=name: self._models(name), self._try)  # type: ignore[misc]
+
+    def _models(self, suite: str) -> Models:
+        """Everything that was built, dense first, then by ratio and name: no result depends on the policy's order."""
+        names = [name for name, task in self._comparators().items() if "row" in task]
+        specs = [spec for spec in self._specs.values() if "error" not in self._built(spec)]
+        names += [spec.name for spec in sorted(specs, key=lambda spec: (spec.ratio or 0.0, spec.name))]
+        return Models(
+            loaded=self.loaded,
+            examples=self.examples,
+            models={name: lambda name=name: self._again(name) for name in names},  # type: ignore[misc]
+            ratios={name: self._specs[name].ratio if name in self._specs else None for name in names},
+            predictions={name: self.predictions(name) for name in names},
+            gates=[spec for spec in policy.gate_specs(self.asked) if spec.suite == suite],
+            folder=self.asked.folder,
+            seed=self.asked.audit.seed,
+            progress=self.progress,
+        )
+
+    def _again(self, name: str) -> torch.nn.Module:
+        """A model that was built before: dense, by its plan, or loaded again."""
+        if name == DENSE:
+            return variants.dense(self.loaded).model
+        if name == PREVIOUS and self.asked.comparators.previous is not None:
+            return variants.previous(self.loaded, self.asked, self.asked.comparators.previous).model
+        spec = self._specs[name]
+        if spec.imported is not None:
+            return variants.build(spec, self.planners, self.asked).model
+        return surgery.apply(plan.load(self.store.folder / PLANS / name), self.loaded.subject.model)
+
+    def built(self) -> list[str]:
+        """Names of the variants that are built and predicted, whether or not they are judged."""
+        return [name for name in self._specs if "row" in (self.store.peek(f"built {name}") or {})]
+
+    def interrupt(self) -> None:
+        """Nothing more is observed; what was measured until now is judged."""
+        self._observations.interrupted = True
+
+    def chapters(self, names: Iterable[str]) -> list[Chapter]:
+        """What the suites show of the models ``names``, dense first."""
+        if not self._observations.suites or not self.measured:
+            return []
+        return observing.chapters(self.asked, names, self.examples, self.predictions, self._observations.seen)
 
     def _replan(self) -> None:
         """Starts the fresh process that makes every plan again, while this one goes on."""
@@ -405,10 +493,10 @@ class Engine:
             ],
         }
 
-    def _try(self, what: str, work: Callable[[], Any]) -> Any:
+    def _try(self, what: str, work: Callable[[], Any], seconds: float | None = None) -> Any:
         """What ``work`` gives, or the failure that it ended in."""
         try:
-            with self._guarded(), deadline(self.asked.audit.timeout_s, what):
+            with self._guarded(), deadline(seconds or self.asked.audit.timeout_s, what):
                 return work()
         except PruneProofError as error:
             return {"cause": error.cause, "remedy": error.remedy}
@@ -430,11 +518,14 @@ class Engine:
             yield
 
 
-def _comparator(name: str, task: Mapping[str, Any]) -> tuple[VariantRow, tuple[MeasurementRow, ...]]:
-    if "row" not in task:
+def _comparator(
+    name: str, task: Mapping[str, Any], measured: Mapping[str, Any]
+) -> tuple[VariantRow, tuple[MeasurementRow, ...]]:
+    failure = task.get("error") or measured.get("error")
+    if failure is not None:
         kind: Any = name
-        return VariantRow(name=name, kind=kind, error=_told(task["error"]), verdict=Verdict.ERROR), ()
-    rows = tuple(MeasurementRow.model_validate(entry) for entry in task["measurements"])
+        return VariantRow(name=name, kind=kind, error=_told(failure), verdict=Verdict.ERROR), ()
+    rows = tuple(MeasurementRow.model_validate(entry) for entry in measured.get("rows", ()))
     return VariantRow.model_validate(task["row"]), rows
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pruneproof.errors import EvidenceError
+from pruneproof.exhibits import Chapter
 from pruneproof.tables import canonical
 from pruneproof.verdicts import Verdict
 
@@ -21,6 +22,7 @@ SCHEMA = "https://pruneproof.dev/schema/evidence-1.json"
 FILE = "evidence.json"
 OUTCOMES = "outcomes.parquet"
 PLANS = "plans"
+OBSERVED = "observed"
 
 
 class Row(BaseModel):
@@ -174,6 +176,8 @@ class MeasurementRow(Row):
     method: str
     small: bool = False
     note: str = ""
+    doubt: str = ""
+    """Why a PASS must not rest on it."""
 
 
 class LimitRow(Row):
@@ -269,6 +273,8 @@ class Evidence(Row):
     sensitivity: list[SensitivityRow] = Field(default_factory=list)
     """Empty where the policy does not ask for it, or it could not be measured."""
     sensitivity_error: str | None = None
+    chapters: list[Chapter] = Field(default_factory=list)
+    """What the suites show beside their numbers."""
     gates: list[GateRow]
     waivers: list[WaiverRow]
     ledger: list[LedgerRow]

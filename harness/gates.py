@@ -18,6 +18,7 @@ from typing import Literal, cast
 import numpy as np
 
 from pruneproof import policy as policies
+from pruneproof.errors import PruneProofError
 from pruneproof.estimates import Change, Estimate, Exact, Proportion, change, seeded
 from pruneproof.evidence import GateRow, LimitRow, WaiverRow
 from pruneproof.policy import GateSpec, Policy, VariantSpec, Waiver
@@ -129,6 +130,7 @@ def judge(
     measured: Measured,
     comparators: Mapping[str, Measured],
     size: int,
+    failures: Mapping[str, str] | None = None,
 ) -> list[GateRow]:
     """The rows of every gate that applies to ``variant``, in the expansion's order.
 
@@ -136,6 +138,7 @@ def judge(
         measured: of the variant.
         comparators: ``"dense"`` and, where the policy names one, ``"previous"``.
         size: number of examples in the test set.
+        failures: suite → why it measured nothing of ``variant``.
     """
     candidate = variant.name in policies.candidates(asked)
     families: dict[str, list[Gate]] = {}
@@ -146,6 +149,10 @@ def judge(
         if stem in expansion.undefined:
             reason = expansion.undefined[stem]
             rows += [row(gate, variant.name, candidate, Verdict.ERROR, reason) for gate in family]
+            continue
+        failure = (failures or {}).get(family[0].spec.suite)
+        if failure is not None:
+            rows += [row(gate, variant.name, candidate, Verdict.ERROR, failure) for gate in family]
             continue
         claims = [_claim(gate, variant.name, asked, measured, comparators, size) for gate in family]
         verdicts = _family(family[0].spec, claims)
@@ -164,6 +171,8 @@ class _Claim:
     comparator_value: float | None
     n: int
     small: bool
+    doubt: str = ""
+    comparator_doubt: str = ""
 
     def interval(self, confidence: float) -> tuple[float, float] | None:
         """What a report shows: ``None`` where the value is exact, or its examples give no bounds."""
@@ -192,19 +201,22 @@ def _claim(
         return Verdict.ERROR, f"{spec.suite} did not measure {spec.metric.name}", None
     if own.estimate is None:
         return Verdict.INCONCLUSIVE, f"nothing to measure: {own.note}", None
-    estimate, comparator_value = own.estimate, None
+    estimate, comparator_value, comparator_doubt = own.estimate, None, ""
     if spec.comparator is not None:
         other = find(comparators.get(spec.comparator, {}), spec.suite, spec.metric.name, gate.member)
         if other is None or other.estimate is None:
             note = other.note if other else "it was not measured"
             return Verdict.ERROR, f"no {spec.metric.name} of {spec.comparator} to compare with: {note}", None
-        comparator_value = other.estimate.value
-        estimate = change(own.estimate, other.estimate, cast(Change, spec.key), size)
+        comparator_value, comparator_doubt = other.estimate.value, other.doubt
+        try:
+            estimate = change(own.estimate, other.estimate, cast(Change, spec.key), size)
+        except PruneProofError as error:
+            return Verdict.ERROR, f"{error.cause} ({error.remedy})", None
     estimate = seeded(estimate, _seed(asked.audit.seed, variant, gate.id), asked.audit.resamples)
     if spec.key == "max_ratio" and comparator_value == 0:
         return Verdict.ERROR, f"{spec.metric.name} of {spec.comparator} is 0: there is no ratio to it", None
     n = getattr(estimate, "n", own.n)
-    return _Claim(estimate, own.estimate.value, comparator_value, n, own.small)
+    return _Claim(estimate, own.estimate.value, comparator_value, n, own.small, own.doubt, comparator_doubt)
 
 
 def find(measured: Measured, suite: str, metric: str, member: Member | None) -> Measurement | None:
@@ -234,7 +246,7 @@ def _family(spec: GateSpec, claims: Sequence[_Claim | Judged]) -> list[Judged]:
             elif claim.small:
                 judged[position] = Verdict.INCONCLUSIVE, f"{claim.n} examples are under the policy's min_n", None
             elif _inside(spec, claim.bounds(spec.confidence)):
-                judged[position] = Verdict.PASS, _says(spec, claim, "inside"), None
+                judged[position] = _passed(spec, claim)
             else:
                 p_values[position] = _p_outside(spec, claim)
         except ValueError as error:
@@ -248,6 +260,14 @@ def _family(spec: GateSpec, claims: Sequence[_Claim | Judged]) -> list[Judged]:
         assert isinstance(claim, _Claim)
         judged[position] = _outside(spec, claim, fails, tested)
     return [found if found is not None else (Verdict.ERROR, "not judged", None) for found in judged]
+
+
+def _passed(spec: GateSpec, claim: _Claim) -> Judged:
+    """A PASS, unless what it rests on is in doubt."""
+    says = _says(spec, claim, "inside")
+    if claim.doubt:
+        return Verdict.INCONCLUSIVE, f"{says}, but it cannot be trusted: {claim.doubt}", None
+    return Verdict.PASS, says, None
 
 
 def _inside(spec: GateSpec, bounds: Bounds) -> bool:
@@ -269,6 +289,8 @@ def _p_outside(spec: GateSpec, claim: _Claim) -> float:
 
 def _outside(spec: GateSpec, claim: _Claim, fails: bool, tested: int) -> Judged:
     corrected = f", Holm-corrected over {tested} members" if tested > 1 else ""
+    if claim.comparator_doubt:
+        corrected += f"; of {spec.comparator}: {claim.comparator_doubt}"
     if fails:
         return Verdict.FAIL, _says(spec, claim, "outside") + corrected, None
     if _beyond(spec, claim.bounds(spec.confidence)):

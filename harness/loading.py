@@ -15,6 +15,7 @@ from pruneproof.errors import PruneProofError, SubjectError
 from pruneproof.isolation import Interrupt, importing_from
 from pruneproof.policy import Policy
 from pruneproof.subject import Subject
+from pruneproof.suite import ObservingSuite
 
 
 def load(asked: Policy) -> checking.Loaded:
@@ -29,7 +30,12 @@ def load(asked: Policy) -> checking.Loaded:
             f"[subject] load = '{asked.subject.load}' returned {type(subject).__name__}, not a pruneproof.Subject",
             "return pruneproof.Subject(model=…, task=…, test=pruneproof.Data(…))",
         )
-    return checking.check(subject, columns=segment_columns(asked))
+    loaded = checking.check(subject, columns=segment_columns(asked))
+    for name, entry in asked.suites.items():
+        suite = policy.suite(name)
+        if isinstance(suite, ObservingSuite):
+            suite.check(loaded, entry.options)
+    return loaded
 
 
 def segment_columns(asked: Policy) -> tuple[str, ...] | None:

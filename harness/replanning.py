@@ -24,7 +24,7 @@ from pruneproof.policy import Policy, VariantSpec
 if TYPE_CHECKING:
     from pruneproof.planners import Planners
 
-FOLDERS = tuple(f"pruneproof.{folder}" for folder in ("criteria", "families", "formats", "suites"))
+FOLDERS = tuple(f"pruneproof.{folder}" for folder in ("attacks", "criteria", "families", "formats", "suites"))
 """Packages whose members are found by listing them."""
 REQUEST, ANSWER = "request.json", "digests.json"
 CLAIM = "a fresh process makes the same plan"

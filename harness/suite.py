@@ -6,15 +6,23 @@ is read with it), so numpy and the like are imported where they are used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from pruneproof.checking import Loaded
     from pruneproof.estimates import Estimate
+    from pruneproof.exhibits import Chapter
+    from pruneproof.observed import Observed
     from pruneproof.outcomes import Examples, Predictions
+    from pruneproof.policy import GateSpec
 
 Task = Literal["binary", "multiclass", "regression"]
 CLASSIFICATION: frozenset[Task] = frozenset({"binary", "multiclass"})
@@ -31,7 +39,8 @@ class Metric:
         higher_is_better: decides which limit keys make sense.
         tasks: kinds of task that it is defined for.
         family: what one measurement stands for: the whole test set (``None``), one ``"class"``,
-            one ``"segment"``, or one segment column (``"by"``).
+            one ``"segment"``, one segment column (``"by"``), one ``"attack"``, one ``"budget"`` of an attack, one
+            ``"goal"`` of an attacker, one ``"source"`` of points made for another model.
         unit: ``"share"`` for numbers in [0, 1]; otherwise as printed.
         compares: whether it can be held against a comparator's value.
         low: smallest possible value.
@@ -40,7 +49,7 @@ class Metric:
     name: str
     higher_is_better: bool
     tasks: frozenset[Task]
-    family: Literal["class", "segment", "by"] | None = None
+    family: Literal["class", "segment", "by", "attack", "budget", "goal", "source"] | None = None
     unit: str = "share"
     compares: bool = True
     low: float = 0.0
@@ -103,6 +112,7 @@ class Measurement:
             stands for, where that is not plain.
         n: number of examples that the value rests on.
         small: fewer examples than the policy's ``min_n``: shown, but no basis for a verdict.
+        doubt: why a PASS must not rest on it (an attack that did not show that it works); a FAIL may.
     """
 
     metric: str
@@ -112,6 +122,7 @@ class Measurement:
     unit: str
     note: str = ""
     small: bool = False
+    doubt: str = ""
 
 
 def measurement(
@@ -132,6 +143,7 @@ class Context:
         examples: the test set.
         predictions: of the variant.
         dense: predictions of the dense model on the same examples.
+        observed: what the suite saw with the model at hand; ``None`` for suites that need no model.
     """
 
     variant: str
@@ -139,6 +151,35 @@ class Context:
     examples: Examples
     predictions: Predictions
     dense: Predictions
+    observed: Observed | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """What a suite may look at that needs the models themselves, all variants of the audit at once.
+
+    Args:
+        loaded: the checked subject.
+        examples: the test set, with the threshold.
+        models: name → a function that gives the model, a copy that the suite may keep; dense first, then the previous
+            one, then the variants by ratio and name, whatever their order in the policy.
+        ratios: name → ratio, where it has one.
+        predictions: of each of them on the test set.
+        gates: the suite's own.
+        folder: that relative paths of the policy start from.
+        seed: of the audit.
+        progress: told in one line what is being done.
+    """
+
+    loaded: Loaded
+    examples: Examples
+    models: Mapping[str, Callable[[], torch.nn.Module]]
+    ratios: Mapping[str, float | None]
+    predictions: Mapping[str, Predictions]
+    gates: Sequence[GateSpec]
+    folder: Path
+    seed: int
+    progress: Callable[[str], None]
 
 
 class Suite(Protocol):
@@ -157,3 +198,27 @@ class Suite(Protocol):
 
     def measure(self, context: Context, options: BaseModel) -> list[Measurement]:
         """Every metric that is defined for the task, for every member."""
+
+
+@runtime_checkable
+class ObservingSuite(Suite, Protocol):
+    """A suite that needs the models: it observes all of them first, and measures what it observed."""
+
+    def check(self, loaded: Loaded, options: BaseModel) -> None:
+        """Refuses, before anything is measured, what cannot be carried out on this subject.
+
+        Raises:
+            PruneProofError: with what can.
+        """
+
+    def cautions(self, options: BaseModel, gates: Sequence[GateSpec]) -> list[str]:
+        """What a reader of the verdicts should know of the way in which it was asked to measure."""
+
+    def tasks(self, options: BaseModel) -> int:
+        """How many times ``timeout_s`` observing one model may take."""
+
+    def observe(self, models: Models, options: BaseModel) -> Mapping[str, Observed]:
+        """What it saw of each model; one that could not be observed has an error of its own."""
+
+    def chapter(self, contexts: Sequence[Context], options: BaseModel) -> Chapter:
+        """What reports show of it, from the same contexts as the measurements, dense first."""

@@ -36,6 +36,8 @@ def one_of(value: str, known: tuple[str, ...], what: str) -> str:
 
 
 def offer(given: object, known: Mapping[str, Any] | tuple[str, ...]) -> str:
-    nearest = difflib.get_close_matches(str(given), list(known), n=1, cutoff=0.5)
+    spelled = {name.lower(): name for name in reversed(list(known))}
+    close = difflib.get_close_matches(str(given).lower(), list(spelled), n=1, cutoff=0.5)
+    nearest = [spelled[name] for name in close]
     every = ", ".join(list(known)[:20]) or "none"
     return f"did you mean '{nearest[0]}'? known: {every}" if nearest else f"known: {every}"

@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pruneproof import auditing, digests, gates, imported, outcomes, plan, policy, policy_file, selfcheck
+from pruneproof import auditing, digests, gates, imported, observing, outcomes, plan, policy, policy_file, selfcheck
 from pruneproof import evidence as records
 from pruneproof.errors import PolicyError, PruneProofError
 from pruneproof.estimates import Proportion
 from pruneproof.evidence import Evidence, GateRow, Row, VariantRow
-from pruneproof.measuring import measure, measurement_rows
-from pruneproof.outcomes import Examples, Predictions
+from pruneproof.measuring import Taken, measure, measurement_rows
+from pruneproof.outcomes import Examples
 from pruneproof.policy import DENSE, Policy
 from pruneproof.recipe import words
 from pruneproof.suite import Facts
@@ -69,8 +69,10 @@ def _files(found: Evidence, folder: Path) -> Iterator[str]:
     if found.measurements and records.OUTCOMES not in found.digests:
         yield f"the digest of {records.OUTCOMES} is not recorded"
     for name, digest in found.digests.items():
-        path = folder / Path(name).name
-        if not path.exists():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            yield f"{name} lies outside the evidence"
+        elif not path.exists():
             yield f"{name} is missing"
         elif digests.of_file(path) != digest:
             yield f"{name} was changed after the audit: its digest differs"
@@ -108,14 +110,21 @@ def _derived(found: Evidence, asked: Policy, folder: Path) -> list[str]:
     )
     try:
         examples, said = outcomes.read(folder / records.OUTCOMES, facts, found.subject.threshold)
+        seen = {name: observing.kept(asked, folder, name) for name in said}
     except PruneProofError as error:
         return [error.cause]
     problems = list(_examples(examples, facts))
     if problems:
         return problems
-    problems += _measurements(found, asked, examples, said)
+    taken = {
+        name: measure(asked, name, examples, predictions, said[DENSE], seen[name]) for name, predictions in said.items()
+    }
+    problems += _measurements(found, asked, taken)
+    names = [row.name for row in found.variants if row.error is None and row.name in said]
+    if observing.chapters(asked, names, examples, said.__getitem__, seen.__getitem__) != found.chapters:
+        problems.append("what the suites show is not what follows from their observations")
     expansion = gates.expand(asked, facts)
-    return problems + _compared(found, _judged(found, asked, expansion, examples, said), asked, expansion)
+    return problems + _compared(found, _judged(asked, expansion, examples, taken), asked, expansion)
 
 
 def _examples(examples: Examples, facts: Facts) -> Iterator[str]:
@@ -128,16 +137,15 @@ def _examples(examples: Examples, facts: Facts) -> Iterator[str]:
             yield f"outcomes and evidence disagree about segment column '{column}'"
 
 
-def _measurements(found: Evidence, asked: Policy, examples: Examples, said: Mapping[str, Predictions]) -> Iterator[str]:
+def _measurements(found: Evidence, asked: Policy, taken: Mapping[str, Taken]) -> Iterator[str]:
     recorded = {(r.variant, r.suite, r.metric, str(r.segment)): r for r in found.measurements}
     if len(recorded) < len(found.measurements):
         yield "a measurement is recorded twice"
-    for name, predictions in said.items():
+    for name, made in taken.items():
         if name not in {row.name for row in found.variants}:
             yield f"outcomes hold '{name}', which the evidence does not name"
             continue
-        measured = measure(asked, name, examples, predictions, said[DENSE])
-        for row in measurement_rows(asked, name, measured):
+        for row in measurement_rows(asked, name, made.measured):
             other = recorded.pop((row.variant, row.suite, row.metric, str(row.segment)), None)
             what = f"{name}: {row.suite}/{row.metric} {row.segment or ''}".rstrip()
             yield from _differences(what, row, other)
@@ -146,24 +154,16 @@ def _measurements(found: Evidence, asked: Policy, examples: Examples, said: Mapp
 
 
 def _judged(
-    found: Evidence,
-    asked: Policy,
-    expansion: gates.Expansion,
-    examples: Examples,
-    said: Mapping[str, Predictions],
+    asked: Policy, expansion: gates.Expansion, examples: Examples, taken: Mapping[str, Taken]
 ) -> dict[tuple[str, str], GateRow]:
     """What the gates of every variant with outcomes come to, before waivers."""
     rows = {}
+    others = {name: taken[name].measured for name in (policy.DENSE, policy.PREVIOUS) if name in taken}
     for spec in policy.variants(asked):
-        if spec.name not in said:
+        if spec.name not in taken:
             continue
-        measured = measure(asked, spec.name, examples, said[spec.name], said[DENSE])
-        others = {
-            name: measure(asked, name, examples, said[name], said[DENSE])
-            for name in (policy.DENSE, policy.PREVIOUS)
-            if name in said
-        }
-        for row in gates.judge(asked, expansion, spec, measured, others, examples.facts.n):
+        own = taken[spec.name]
+        for row in gates.judge(asked, expansion, spec, own.measured, others, examples.facts.n, own.failures):
             rows[row.variant, row.id] = row
     return rows
 
