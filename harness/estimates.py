@@ -3,18 +3,23 @@
 Each kind names the method that its bounds rest on. All bounds are one-sided at the stated confidence;
 a pair of them at 0.95 is a two-sided 90 % interval.
 
-===================== ==================================================================================
-kind                  bounds
-===================== ==================================================================================
-:class:`Exact`        none needed: deterministic
-:class:`Proportion`   exact binomial (Clopper and Pearson 1934)
-:class:`Difference`   score interval for paired proportions (Tango 1998)
-:class:`Combination`  square-and-add over independent parts (MOVER, Zou and Donner 2008)
-:class:`Extreme`      worst of a family: intersection-union one way, Bonferroni the other (Berger 1982)
-:class:`Statistic`    percentile bootstrap over examples, never narrower than what so few examples can say
-===================== ==================================================================================
+============================= ==========================================================================
+kind                          bounds
+============================= ==========================================================================
+:class:`Exact`                none needed: deterministic
+:class:`Proportion`           exact binomial (Clopper and Pearson 1934)
+:class:`Difference`           score interval for paired proportions (Tango 1998)
+:class:`Combination`          square-and-add over independent parts (MOVER, Zou and Donner 2008)
+:class:`Extreme`              worst of a family: intersection-union one way, Bonferroni the other
+                              (Berger 1982)
+:class:`Statistic`            percentile bootstrap over examples, never narrower than what so few
+                              examples can say
+:class:`Sequential`           betting, valid whenever one stops (Waudby-Smith and Ramdas 2024)
+:class:`SequentialDifference` the same, of a difference of paired proportions
+:class:`SequentialRatio`      the same, of a ratio of paired proportions
+============================= ==========================================================================
 
-Formulas stand in :mod:`pruneproof.statistics`.
+Formulas stand in :mod:`pruneproof.statistics` and :mod:`pruneproof.betting`.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pruneproof.betting import mean_bounds, ratio_bounds
+from pruneproof.errors import MeasurementError
 from pruneproof.statistics import (
     MOST_UNDEFINED,
     Bounds,
@@ -253,7 +260,117 @@ class Statistic:
         return np.array([self.weighted(row) for row in weights], dtype=np.float64)
 
 
-Estimate = Exact | Proportion | Difference | Combination | Extreme | Statistic
+@dataclass(frozen=True, eq=False)
+class Sequential:
+    """Share of ``hits`` among examples that were drawn in random order until the answer was clear.
+
+    Args:
+        rows: ``(n,)`` positions in the test set, distinct, in the order drawn.
+        hits: ``(n,)`` booleans.
+    """
+
+    rows: Rows
+    hits: NDArray[np.bool_]
+    method = "betting confidence sequence (Waudby-Smith and Ramdas)"
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+    @property
+    def value(self) -> float:
+        return float(self.hits.mean()) if self.n else float("nan")
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        """Bounds that hold however the number of examples was chosen, also by looking at them."""
+        return _holding(mean_bounds(self.hits, confidence, scale=scale), self.value)
+
+    def replicates(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        return _means(weights[:, self.rows], self.hits)
+
+
+@dataclass(frozen=True, eq=False)
+class SequentialDifference:
+    """As :class:`Difference`, of examples that were drawn in random order until the answer was clear.
+
+    Args:
+        rows: ``(n,)`` positions in the test set, distinct, in the order drawn.
+        changes: ``(n,)`` in {-1, 0, 1}.
+    """
+
+    rows: Rows
+    changes: NDArray[np.int8]
+    method = "betting confidence sequence for paired proportions (Waudby-Smith and Ramdas)"
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+    @property
+    def value(self) -> float:
+        return float(self.changes.mean()) if self.n else float("nan")
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        """As of :class:`Sequential`, in [-1, 1]."""
+        return _holding(mean_bounds(self.changes, confidence, -1.0, 1.0, scale), self.value)
+
+    def replicates(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        return _means(weights[:, self.rows], self.changes)
+
+
+@dataclass(frozen=True, eq=False)
+class SequentialRatio:
+    """Number of ``above`` over number of ``below`` among examples drawn in random order until the answer was clear.
+
+    Args:
+        rows: ``(n,)`` positions in the test set, distinct, in the order drawn.
+        above, below: ``(n,)`` booleans.
+    """
+
+    rows: Rows
+    above: NDArray[np.bool_]
+    below: NDArray[np.bool_]
+    method = "betting confidence sequence for a ratio of paired proportions (Waudby-Smith and Ramdas)"
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+    @property
+    def value(self) -> float:
+        return _ratio(float(self.above.sum()), float(self.below.sum()))
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        """As of :class:`Sequential`; the upper one is infinite while nothing bounds it."""
+        return _holding(ratio_bounds(self.above, self.below, confidence, scale), self.value)
+
+    def replicates(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        drawn = weights[:, self.rows]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((drawn @ self.above) / (drawn @ self.below), dtype=np.float64)
+
+
+def _holding(bounds: Bounds, value: float) -> Bounds:
+    """The narrowest bounds at any time may miss the value at the end; what is reported never does."""
+    return Bounds(min(bounds.lower, value), max(bounds.upper, value))
+
+
+def _means(drawn: NDArray[np.int64], values: NDArray[np.bool_] | NDArray[np.int8]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((drawn @ values) / drawn.sum(axis=1), dtype=np.float64)
+
+
+Estimate = (
+    Exact
+    | Proportion
+    | Difference
+    | Combination
+    | Extreme
+    | Statistic
+    | Sequential
+    | SequentialDifference
+    | SequentialRatio
+)
 
 
 def change(variant: Estimate, comparator: Estimate, key: Change, size: int) -> Estimate:
@@ -261,11 +378,17 @@ def change(variant: Estimate, comparator: Estimate, key: Change, size: int) -> E
 
     ``max_drop``: comparator - variant; ``max_rise``: variant - comparator; ``max_ratio``:
     variant / comparator. Where both are proportions of the same examples the result is their paired
-    difference; otherwise examples are resampled together (paired bootstrap).
+    difference; otherwise examples are resampled together (paired bootstrap). Sequential estimates are compared
+    on the examples that both have: the shorter one's, which are the first of the longer one's.
 
     Args:
         size: number of examples in the test set.
+
+    Raises:
+        MeasurementError: only one is sequential, or they drew examples in different orders.
     """
+    if isinstance(variant, Sequential) or isinstance(comparator, Sequential):
+        return _sequential_change(variant, comparator, key)
     high, low = (comparator, variant) if key == "max_drop" else (variant, comparator)
     if isinstance(high, Exact) and isinstance(low, Exact):
         return Exact(_ratio(high.value, low.value) if key == "max_ratio" else high.value - low.value)
@@ -291,6 +414,21 @@ def _alike(a: Combination, b: Combination) -> bool:
 
 def _difference(high: Proportion, low: Proportion) -> Difference:
     return Difference(high.rows, (high.hits.astype(np.int8) - low.hits.astype(np.int8)))
+
+
+def _sequential_change(variant: Estimate, comparator: Estimate, key: Change) -> Estimate:
+    if isinstance(variant, Sequential) and isinstance(comparator, Sequential):
+        n = min(variant.n, comparator.n)
+        if np.array_equal(variant.rows[:n], comparator.rows[:n]):
+            rows, now, before = variant.rows[:n], variant.hits[:n], comparator.hits[:n]
+            if key == "max_ratio":
+                return SequentialRatio(rows, now, before)
+            rise = now.astype(np.int8) - before.astype(np.int8)
+            return SequentialDifference(rows, rise if key == "max_rise" else -rise)
+    raise MeasurementError(
+        "a sample that grew until it decided is compared with one of other examples",
+        "draw the examples of variant and comparator in the same order",
+    )
 
 
 def _resampled_change(high: Estimate, low: Estimate, key: Change, size: int) -> Statistic:
