@@ -247,6 +247,23 @@ def export(
 
 
 @app.command()
+def replay(
+    evidence: Source,
+    variant: Annotated[str, typer.Argument(help="A variant, or dense.")],
+    policy: Annotated[Optional[Path], typer.Option(help="Where the policy lies now.")] = None,  # noqa: UP045
+) -> int:
+    """Tries the adversarial points that the audit kept on a variant again: one forward pass, no attack."""
+    from pruneproof.adversarial import replaying
+
+    found = replaying.replay(evidence, variant, policy)
+    for one in found:
+        typer.echo(
+            f"{one.attack}: {one.points} points kept, {one.inside} within the budget, {one.fooled} fool {variant} again"
+        )
+    return 0 if all(one.points == one.inside == one.fooled for one in found) else 1
+
+
+@app.command()
 def doctor() -> int:
     """What this machine can and cannot certify."""
     from pruneproof import doctor as checks

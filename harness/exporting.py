@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from pruneproof import (
     verifying,
 )
 from pruneproof import evidence as records
+from pruneproof.checking import Loaded
 from pruneproof.errors import EvidenceError, UsageError
 from pruneproof.evidence import Evidence, VariantRow
 from pruneproof.isolation import importing_from, untouched_globals
@@ -54,36 +57,62 @@ def export(source: Path, name: str, out: Path, policy_path: Path | None = None, 
         EvidenceError: policy, subject, plan or result are not those of the evidence.
         SubjectError: the subject cannot be loaded.
     """
+    row = _row(records.read(source), name, force)
+    folder = source if source.is_dir() else source.parent
+    with rebuilt(source, name, policy_path) as (asked, loaded, model):
+        auditing.writable(out)
+        files = [_written(out, name, model, asked, loaded.subject)]
+        if row.plan_sha256 is not None:
+            plan.save(plan.load(folder / records.PLANS / name), out / f"{name}.plan")
+            files += [out / f"{name}.plan.safetensors", out / f"{name}.plan.json"]
+    return Exported(tuple(files), row.model_sha256 or "")
+
+
+@contextlib.contextmanager
+def rebuilt(
+    source: Path, name: str, policy_path: Path | None = None
+) -> Iterator[tuple[Policy, Loaded, torch.nn.Module]]:
+    """The policy, the subject loaded anew, and the audited model ``name``, its digest held against the evidence.
+
+    Args:
+        source: evidence folder.
+        name: ``"dense"``, or a variant.
+        policy_path: where the policy lies now; default: as it was named when the audit ran.
+
+    Raises:
+        EvidenceError: policy, subject, plan or result are not those of the evidence.
+        UsageError: there is no such model in it.
+        SubjectError: the subject cannot be loaded.
+    """
     found = records.read(source)
     problems = verifying.verify(source)
     if problems:
         raise EvidenceError(f"the evidence contradicts itself: {problems[0]}", "run the audit again")
-    row = _row(found, name, force)
+    rows = {row.name: row for row in found.variants if row.kind != "previous"}
+    if name not in rows:
+        raise UsageError(f"no variant '{name}' in the evidence", f"it has: {', '.join(rows)}")
+    row = rows[name]
     asked = policy_file.read(policy_path or _recorded(found, source))
     if asked.sha256 != found.policy.sha256:
         raise EvidenceError(f"{asked.path} is not the policy of this evidence", "name the right one with --policy")
     folder = source if source.is_dir() else source.parent
-    auditing.writable(out)
     with importing_from(str(asked.folder)), untouched_globals(asked.audit.threads, asked.audit.seed):
         loaded = loading.load(asked)
         if loaded.model_digest != found.subject.model_sha256:
             raise EvidenceError("the subject's model is not the one that was audited", "run the audit again")
-        files: list[Path] = []
-        if row.plan_sha256 is not None:
+        if row.kind == "dense":
+            model = surgery.copied(loaded.subject.model)
+        elif row.plan_sha256 is not None:
             stored = plan.load(folder / records.PLANS / name)
             if plan.digest(stored) != row.plan_sha256:
                 raise EvidenceError(f"the plan of {name} was changed after the audit", "run the audit again")
             model = surgery.apply(stored, loaded.subject.model)
-            plan.save(stored, out / f"{name}.plan")
-            files += [out / f"{name}.plan.safetensors", out / f"{name}.plan.json"]
         else:
             (spec,) = (entry for entry in policy.variants(asked) if entry.name == name)
             model = imported.load(spec, loaded.subject, asked.folder)
-        digest = digests.of_model(model)
-        if digest != row.model_sha256:
+        if digests.of_model(model) != row.model_sha256:
             raise EvidenceError(f"{name} is not the model that was audited: its digest differs", "run the audit again")
-        files.insert(0, _written(out, name, model, asked, loaded.subject))
-    return Exported(tuple(files), digest)
+        yield asked, loaded, model
 
 
 def _written(out: Path, name: str, model: torch.nn.Module, asked: Policy, subject: Subject) -> Path:
