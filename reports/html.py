@@ -12,8 +12,20 @@ from markupsafe import Markup, escape
 from pruneproof import evidence as records
 from pruneproof import summary, wording
 from pruneproof.evidence import Evidence
-from pruneproof.reports import _charts, _curves, _heat, _matrix, _reasons, _sensitivity, _variants
+from pruneproof.reports import (
+    _charts,
+    _curves,
+    _exhibits,
+    _heat,
+    _matrix,
+    _pictures,
+    _plots,
+    _reasons,
+    _sensitivity,
+    _variants,
+)
 from pruneproof.reports._curves import Chart
+from pruneproof.reports._exhibits import View
 from pruneproof.verdicts import GLYPHS, Verdict
 
 FILE = "report.html"
@@ -24,6 +36,7 @@ def render(evidence: Evidence) -> str:
     """The report as one HTML document; the same bytes for the same evidence."""
     figures = _drawn(_curves.charts(evidence), "c")
     sensitivity = list(_sensitivity.tables(evidence))
+    chapters = list(_exhibits.parts(evidence.chapters))
     return (
         _environment()
         .get_template(TEMPLATE)
@@ -50,6 +63,8 @@ def render(evidence: Evidence) -> str:
             chart_key=_charts.KEY,
             sensitivity=sensitivity,
             sensitivity_figures=_drawn((table.chart for table in sensitivity if table.chart), "s"),
+            chapters=chapters,
+            has_pictures=any(view.pictures for chapter in chapters for view in chapter.views),
             heat_maps=list(_heat.heat_maps(evidence)),
             levels=sorted({wording.level(gate.confidence) for gate in evidence.gates if gate.interval}),
             confidences=sorted({f"{100 * gate.confidence:g} %" for gate in evidence.gates}),
@@ -61,6 +76,13 @@ def render(evidence: Evidence) -> str:
 
 def _drawn(charts: Iterable[Chart], slug: str) -> list[tuple[Chart, Markup]]:
     return [(chart, Markup(_charts.svg(chart, f"{slug}{place}"))) for place, chart in enumerate(charts, start=1)]
+
+
+def _drawing(view: View) -> Markup | None:
+    """The curves of an exhibit, where there is one point at least."""
+    if view.curves is None or not _plots.drawn(view.curves):
+        return None
+    return Markup(_plots.svg(view.curves, f"e{view.number}"))
 
 
 def _environment() -> Environment:
@@ -89,10 +111,22 @@ def _environment() -> Environment:
         achieved=_variants.achieved,
         claim=wording.claim,
         verdict=_verdict,
+        drawing=_drawing,
+        shaded=_plots.many,
+        data_uri=_pictures.data_uri,
+        coarse=_pictures.coarse,
+        glyph=_exhibits.glyph,
+        states=_exhibits.states,
         id=_id,
         when=_when,
     )
-    found.globals.update(glyphs=GLYPHS, words=wording.WORDS, verdicts=list(reversed(Verdict)))
+    found.globals.update(
+        glyphs=GLYPHS,
+        words=wording.WORDS,
+        verdicts=list(reversed(Verdict)),
+        marks=list(_exhibits.STATES),
+        shots_at_once=_exhibits.SHOTS,
+    )
     return found
 
 

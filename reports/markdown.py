@@ -6,7 +6,7 @@ import re
 
 from pruneproof import summary, wording
 from pruneproof.evidence import Evidence, GateRow
-from pruneproof.reports import _matrix
+from pruneproof.reports import _listing, _matrix
 from pruneproof.verdicts import GLYPHS, WORST_FIRST, Verdict
 
 FILE = "report.md"
@@ -17,7 +17,7 @@ FINDINGS = 4
 
 
 def render(evidence: Evidence) -> str:
-    """The verdict, the counts of each variant, and the worst gates that do not pass."""
+    """The verdict, the counts of each variant, the worst gates that do not pass; folded up, what suites show."""
     lines = [
         f"## {GLYPHS[evidence.verdict]} {summary.headline(evidence)}: {_code(evidence.audit.name)}",
         "",
@@ -32,6 +32,7 @@ def render(evidence: Evidence) -> str:
     lines += _findings(evidence)
     lines += ["", *_variants(evidence)]
     lines += ["", *_gates(evidence)]
+    lines += _listing.chapters(evidence.chapters)
     lines += [
         "",
         f"Policy {_code(evidence.policy.sha256[:12])}, "
