@@ -10,11 +10,13 @@ import copy
 import dataclasses
 import importlib
 import importlib.resources
+import importlib.util
+import json
 import re
 import shlex
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -24,11 +26,13 @@ import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pruneproof import criteria, evidence, policy, policy_file, registry
+from pruneproof import criteria, domain, evidence, exhibits, policy, policy_file, registry
+from pruneproof.adversarial import entries, published
 from pruneproof.cli import app
 from pruneproof.recipe import Prune, Recovery
 from pruneproof.subject import Data, Subject
 from pruneproof.suite import Metric
+from pruneproof.suites.adversarial import Goal
 from pruneproof.verdicts import GLYPHS, RELEASING, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +40,9 @@ DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("fixtures/*/*.md"), *ROOT.glob("benchmarks/*.md")])
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
+needs_torchattacks = pytest.mark.skipif(
+    importlib.util.find_spec("torchattacks") is None, reason="the names of its classes are read from torchattacks"
+)
 FRAGMENT_OF: dict[str, Any] = {
     "audit": {"name": "base"},
     "subject": {"load": "audited:subject"},
@@ -235,6 +242,8 @@ def test_every_policy_and_fragment_of_one_is_valid(contributed: dict[str, str]) 
     seen = {True: 0, False: 0}
     for block in blocks("toml"):
         table = tomllib.loads(block.text)
+        if "adversarial" in table.get("suites", {}) and importlib.util.find_spec("torchattacks") is None:
+            continue
         text = block.text if whole(table) else tomli_w.dumps(laid_over(FRAGMENT_OF, table))
         policy_file.parse(text, f"{by_place(block)}")
         seen[whole(table)] += 1
@@ -262,6 +271,7 @@ TABLES: dict[str, type[BaseModel]] = {
 }
 for _suite in registry.names("pruneproof.suites"):
     TABLES[f"`[suites.{_suite}]`"] = policy.suite(_suite).options
+TABLES |= {"Attacks": entries.Entry, "Goals": Goal}
 
 
 def spelled(field: FieldInfo) -> str:
@@ -278,6 +288,23 @@ def spelled(field: FieldInfo) -> str:
     return f"`{list(value) if isinstance(value, tuple) else value}`"
 
 
+def spelled_keys(record: type[BaseModel]) -> dict[str, FieldInfo]:
+    """A record's fields by their names in a policy."""
+    return {field.alias or name: field for name, field in record.model_fields.items()}
+
+
+def check_table(written: Mapping[str, list[str]], record: type[BaseModel]) -> None:
+    """A reference table ``key, type, default, meaning`` against the record that reads the keys."""
+    fields = spelled_keys(record)
+    assert written.keys() == fields.keys()
+    for key, field in fields.items():
+        _, kind, default, meaning = written[key]
+        assert default == spelled(field), key
+        assert meaning
+        for choice in choices(field.annotation):
+            assert str(choice) in kind, f"{key}: {choice}"
+
+
 def choices(annotation: Any) -> tuple[Any, ...]:
     if get_origin(annotation) is Literal:
         return get_args(annotation)
@@ -286,15 +313,7 @@ def choices(annotation: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("heading", TABLES)
 def test_the_reference_names_every_key_of_a_table_with_its_default_and_choices(heading: str) -> None:
-    written = keyed(own(REFERENCE / "audit-toml.md", heading))
-    fields = TABLES[heading].model_fields
-    assert written.keys() == fields.keys()
-    for key, field in fields.items():
-        _, kind, default, meaning = written[key]
-        assert default == spelled(field), key
-        assert meaning
-        for choice in choices(field.annotation):
-            assert str(choice) in kind, f"{key}: {choice}"
+    check_table(keyed(own(REFERENCE / "audit-toml.md", heading)), TABLES[heading])
 
 
 def test_the_reference_names_every_criterion_with_its_granularities_and_what_it_is_shown() -> None:
@@ -383,6 +402,19 @@ def test_the_reference_names_no_metric_that_no_suite_measures() -> None:
     } == measured
 
 
+def test_the_reference_names_every_family_of_the_adversarial_metrics_with_a_gate_of_each() -> None:
+    written = keyed(section(REFERENCE / "metrics.md", "Adversarial"))
+    families: dict[str, list[str]] = {}
+    for metric in policy.suite("adversarial").metrics:
+        families.setdefault(str(metric.family), []).append(metric.name)
+    assert {name for name, row in written.items() if row[1] not in ("higher", "lower")} == families.keys()
+    for family, metrics in families.items():
+        _, _, named, gate = written[family]
+        assert codes(named) == metrics
+        (example,) = codes(gate)
+        assert re.fullmatch(rf"adversarial/({'|'.join(metrics)}):\w+\[[^\]=]+=[^\]]+\]", example)
+
+
 def test_the_reference_names_every_verdict_worst_first() -> None:
     table = [row for row in rows(section(REFERENCE / "gates.md", "Verdicts")) if row[0] in set(Verdict)]
     assert [row[0] for row in table] == [verdict.value for verdict in Verdict]
@@ -400,6 +432,10 @@ RECORDS: dict[str, tuple[type[BaseModel], ...]] = {
     "`variants`": (evidence.VariantRow, evidence.SelfCheck),
     "`measurements`": (evidence.MeasurementRow,),
     "`sensitivity`": (evidence.SensitivityRow,),
+    "`chapters`": (
+        *(exhibits.Chapter, exhibits.Table, exhibits.Curves, exhibits.Line, exhibits.Band, exhibits.Matrix),
+        *(exhibits.Gallery, exhibits.Shot, exhibits.Picture),
+    ),
     "`gates`": (evidence.GateRow, evidence.LimitRow, evidence.Hurt, evidence.Example),
     "`waivers`": (evidence.WaiverRow,),
     "`ledger`": (evidence.LedgerRow,),
@@ -472,6 +508,85 @@ def test_the_reference_names_every_field_of_subject_and_data(record: type[Subjec
     assert {field.name for field in dataclasses.fields(record)} == written.keys()
 
 
+DOMAIN = [domain.Box, domain.Table, domain.Column, domain.OneHot, domain.Sum, domain.Tokens, domain.Criterion]
+
+
+@pytest.mark.parametrize("record", DOMAIN, ids=[record.__name__ for record in DOMAIN])
+def test_the_reference_names_every_field_of_what_inputs_there_can_be_with_its_default(record: Any) -> None:
+    written = keyed(own(REFERENCE / "python.md", f"`{record.__name__}`"))
+    fields = {field.name: field for field in dataclasses.fields(record)}
+    assert written.keys() == fields.keys()
+    for name, field in fields.items():
+        _, kind, default, meaning = written[name]
+        value = f'"{field.default}"' if isinstance(field.default, str) else repr(field.default)
+        assert default == ("*required*" if field.default is dataclasses.MISSING else f"`{value}`"), name
+        assert meaning
+        if str(field.type).startswith("Literal"):
+            words = re.findall(r"['\"](\w+)['\"]", str(field.type))
+            assert codes(kind) == [f'"{word}"' for word in words], name
+
+
+def test_the_domains_are_in_the_package_under_their_names() -> None:
+    import pruneproof
+
+    assert all(getattr(pruneproof, record.__name__) is record for record in DOMAIN)
+
+
+# The reference of attacks
+
+ATTACKS = REFERENCE / "attacks.md"
+
+
+@pytest.mark.parametrize("name", registry.names("pruneproof.attacks"))
+def test_the_reference_names_every_key_of_an_attack_with_its_default_and_choices(name: str) -> None:
+    check_table(keyed(own(ATTACKS, f"`{name}`")), registry.member("pruneproof.attacks", name).ATTACK.options)
+
+
+def test_the_reference_says_what_each_attack_knows() -> None:
+    table = [row for row in rows(own(ATTACKS, "Attacks")) if codes(row[0])]
+    assert {codes(row[0])[0] for row in table} == set(registry.names("pruneproof.attacks"))
+    for name, inputs, norms, gradients, _ in table:
+        attack = registry.member("pruneproof.attacks", codes(name)[0]).ATTACK
+        assert set(codes(inputs)) == attack.domains
+        assert set(codes(norms)) == attack.norms
+        assert gradients == ("yes" if attack.gradients else "no")
+
+
+def test_the_reference_says_what_audit_stands_for() -> None:
+    assert entries.AUDITS == {"box": "audit", "table": "table_audit", "tokens": "token_swap"}
+    line = next(line for line in read(ATTACKS).split("\n\n") if '`name = "audit"` stands for' in line)
+    assert codes(line)[-3:] == list(entries.AUDITS.values())
+
+
+@needs_torchattacks
+def test_the_reference_names_every_class_of_torchattacks_with_its_parameters() -> None:
+    written = keyed(own(ATTACKS, "Classes of torchattacks"))
+    assert tuple(written) == published.able()
+    for name, (_, norms, gradients, goals, own_parameters) in written.items():
+        attack = published.attack(name)
+        everything = {"Linf", "L2", "L1", "L0"}
+        assert (everything if norms == "any" else set(codes(norms))) == attack.norms, name
+        assert gradients == ("yes" if attack.gradients else "no"), name
+        assert goals == ("yes" if attack.aims else "no"), name
+        given = tomllib.loads("\n".join(codes(own_parameters)))
+        defaults = {key: field.default for key, field in attack.options.model_fields.items()}
+        assert given.keys() == defaults.keys(), name
+        assert published.options(name, given).model_dump() == defaults, name
+
+
+@needs_torchattacks
+def test_the_reference_names_every_class_of_torchattacks_that_is_refused_somewhere() -> None:
+    written = {name for row in rows(section(ATTACKS, "What is refused")) for name in codes(row[0])}
+    shapes = [(3, 32, 32), (1, 8, 8), (3, 16, 24), (6,), (3, 64, 64)]
+    able = {name: published.attack(name) for name in published.able()}
+    refused = {
+        name
+        for name, attack in able.items()
+        if any(attack.refuses(shape, classes) for shape in shapes for classes in (2, 10))
+    }
+    assert written == refused | set(published.UNAVAILABLE)
+
+
 def test_the_reference_names_the_plugins_options_and_configuration() -> None:
     source = importlib.resources.files("pruneproof").joinpath("plugin.py").read_text("utf-8")
     added = set(re.findall(r"\"(--pruneproof-[\w-]+)\"", source)) | set(re.findall(r"addini\(\s*\"(\w+)\"", source))
@@ -480,7 +595,13 @@ def test_the_reference_names_the_plugins_options_and_configuration() -> None:
 
 
 def test_every_error_in_the_reference_is_one_that_the_code_raises() -> None:
-    source = "\n".join(text for _, text in sources())
+    measuring = importlib.resources.files("pruneproof.suites").iterdir()
+    source = "\n".join(
+        [
+            *(text for _, text in sources()),
+            *(file.read_text("utf-8") for file in measuring if file.name.endswith(".py")),
+        ]
+    )
     unknown = []
     for row in rows(read(REFERENCE / "errors.md")):
         for part in codes(row[0])[0].split("…") if codes(row[0]) else ():
@@ -650,6 +771,71 @@ def test_the_tutorials_files_make_an_audit(tmp_path: Path, monkeypatch: pytest.M
     verdicts = {variant.name: variant.verdict for variant in found.variants}
     assert verdicts["magnitude@0.5"] is Verdict.PASS
     assert verdicts["magnitude@0.98"] is not Verdict.PASS
+
+
+def attacked(name: str) -> tuple[str, dict[str, Any]]:
+    """An example of the guide to attacks: its module, and the policy that its fragment makes."""
+    files = {block.title: block.text for block in blocks("python", "toml") if block.page.name == "adversarial.md"}
+    table = {key: FRAGMENT_OF[key] for key in ("audit", "prune")} | {"subject": {"load": f"{name}:subject"}}
+    return files[f"{name}.py"], table | tomllib.loads(files[f"{name}.toml"])
+
+
+GUIDED = sorted(
+    block.title.removesuffix(".py")
+    for block in blocks("python")
+    if block.page.name == "adversarial.md" and block.title.endswith(".py")
+)
+
+
+@needs_torchattacks
+@pytest.mark.parametrize("name", GUIDED)
+def test_the_subjects_of_the_guide_to_attacks_can_be_attacked_as_it_says(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from pruneproof import loading
+    from pruneproof.isolation import importing_from
+
+    module, table = attacked(name)
+    (tmp_path / f"{name}.py").write_text(module, "utf-8")
+    asked = policy_file.parse(tomli_w.dumps(table), str(tmp_path / "audit.toml"))
+    try:
+        with importing_from(str(tmp_path)):
+            loaded = loading.load(asked)
+    finally:
+        sys.modules.pop(name, None)
+    assert loaded.subject.domain is not None
+
+
+@pytest.mark.slow
+@needs_torchattacks
+def test_the_reference_names_everything_that_is_kept_of_an_attack(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    import numpy as np
+
+    import pruneproof
+
+    module, table = attacked("signs")
+    suite = table["suites"]["adversarial"]
+    suite |= {"attacks": [{"name": "FGSM", "eps": 0.1}], "most": 30, "strength_examples": 20}
+    suite["goals"] = [{"from": "0", "to": "1"}]
+    table["prune"] = [{"name": "magnitude", "ratios": [0.5]}]
+    (tmp_path / "signs.py").write_text(module, "utf-8")
+    (tmp_path / "audit.toml").write_text(tomli_w.dumps(table), "utf-8")
+    try:
+        found = pruneproof.audit(tmp_path / "audit.toml", out=tmp_path / "out")
+    finally:
+        sys.modules.pop("signs", None)
+    files = {f"observed/adversarial/{variant.name}.npz" for variant in found.variants}
+    assert files | {"outcomes.parquet"} == found.digests.keys()
+    assert all((tmp_path / "out" / name).is_file() for name in files)
+
+    page = keyed(section(REFERENCE / "evidence.md", "Observations"))
+    with np.load(tmp_path / "out" / "observed" / "adversarial" / "dense.npz") as file:
+        record = json.loads(file["record"].tobytes())
+        arrays = set(file.files) - {"record"}
+    assert record.keys() == {"attacks", "sequential"}
+    own_arrays = {name.removeprefix("attack0/") for name in arrays if name.startswith("attack0/")}
+    assert record["attacks"][0].keys() | own_arrays == page.keys()
+    assert arrays - {f"attack0/{name}" for name in own_arrays} == {"goal0/rows", "goal0/hits"}
 
 
 def test_the_starter_is_what_the_tutorial_says_it_is(tmp_path: Path) -> None:

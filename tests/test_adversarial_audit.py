@@ -1,0 +1,340 @@
+"""Audits with the adversarial suite, from the policy to the report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import conftest
+import numpy as np
+import pytest
+import torch
+
+import pruneproof
+from pruneproof import evidence, observed, policy_file, verifying
+from pruneproof.adversarial import replaying
+from pruneproof.adversarial.results import results
+from pruneproof.errors import EvidenceError, PolicyError
+from pruneproof.evidence import Evidence, GateRow
+from pruneproof.observed import Observed
+
+Tiny = Callable[..., Path]
+
+EPS = 0.2
+SUITE = """
+[suites.adversarial]
+attacks = [{ name = "audit", norm = "Linf", eps = 0.2, curve = [0.05, 0.1] }]
+bounds = [-6, 6]
+by = ["region"]
+
+[suites.adversarial.gates]
+robust_accuracy = { min = 0.6, max_drop = 0.1 }
+segment_robust_accuracy = { min = 0.5 }
+class_robust_accuracy = { min = 0.5 }
+robust_accuracy_at = { min = 0.3 }
+median_perturbation = { min = 0.1 }
+transfer_success_rate = { max = 0.999 }
+"""
+POLICY = conftest.POLICY + SUITE
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny audit with the suite, run once."""
+    folder = tmp_path_factory.mktemp("adversarial")
+    (folder / "tiny_subject.py").write_text(conftest.SUBJECT.format(n=400), "utf-8")
+    (folder / "audit.toml").write_text(POLICY, "utf-8")
+    pruneproof.audit(folder / "audit.toml", out=folder / "out")
+    return folder
+
+
+@pytest.fixture
+def copied(written: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may spoil."""
+    return Path(shutil.copytree(written, tmp_path / "copy"))
+
+
+def gate(found: Evidence, variant: str, name: str) -> GateRow:
+    (row,) = (row for row in found.gates if row.variant == variant and row.id == f"adversarial/{name}")
+    return row
+
+
+def value(found: Evidence, variant: str, metric: str, segment: dict[str, str]) -> float:
+    (row,) = (
+        row
+        for row in found.measurements
+        if (row.variant, row.suite, row.metric, row.segment) == (variant, "adversarial", metric, segment)
+    )
+    assert row.value is not None
+    return row.value
+
+
+def boundary(n: int = 400) -> np.ndarray:
+    """Distance of each of the tiny test examples to x₀ = 0, where the tiny model changes its mind, but for its small
+    random weights."""
+    return np.abs(torch.randn(n, 6, generator=torch.Generator().manual_seed(7))[:, 0].numpy())
+
+
+def test_robust_accuracy_is_the_share_of_examples_farther_from_the_boundary_than_the_budget(written: Path) -> None:
+    found = evidence.read(written / "out")
+    for budget in (0.05, 0.1, EPS):
+        expected = float((boundary() > budget).mean())
+        name = "robust_accuracy_at"
+        assert value(found, "dense", name, {"audit": f"{budget:g}"}) == pytest.approx(expected, abs=0.03)
+    assert value(found, "dense", "robust_accuracy", {"attack": "audit"}) == value(
+        found, "dense", "robust_accuracy_at", {"audit": "0.2"}
+    )
+
+
+def test_the_median_perturbation_is_the_median_distance_to_the_boundary_cut_at_the_budget(written: Path) -> None:
+    found = evidence.read(written / "out")
+    expected = float(np.median(np.minimum(boundary(), EPS)))
+    measured = value(found, "dense", "median_perturbation", {"attack": "audit"})
+    assert measured == pytest.approx(expected, abs=0.02)
+
+
+def test_a_variant_that_is_wrong_without_an_attack_is_not_robust(written: Path) -> None:
+    found = evidence.read(written / "out")
+    assert gate(found, "mag@0.3", "robust_accuracy:min[attack=audit]").verdict == "PASS"
+    assert gate(found, "mag@0.97", "robust_accuracy:min[attack=audit]").verdict == "FAIL"
+    assert gate(found, "mag@0.97", "robust_accuracy:max_drop[attack=audit]").verdict == "FAIL"
+
+
+def test_robust_accuracy_never_rises_with_the_budget(written: Path) -> None:
+    for result in results(observed.read(written / "out" / "observed" / "adversarial" / "mag@0.3.npz")):
+        levels = [int(result.stood(budget).sum()) for budget in result.record["budgets"]]
+        assert levels == sorted(levels, reverse=True)
+
+
+def test_evidence_of_attacks_verifies(written: Path) -> None:
+    assert verifying.verify(written / "out") == []
+
+
+def test_every_point_that_was_kept_lies_in_the_budget_and_fools_its_variant_again(written: Path) -> None:
+    for name in ("dense", "mag@0.3", "mag@0.97"):
+        (found,) = replaying.replay(written / "out", name)
+        assert found.points == found.inside == found.fooled
+    assert found.attack == "audit"
+
+
+def test_points_that_were_changed_after_the_audit_are_noticed(copied: Path) -> None:
+    file = copied / "out" / "observed" / "adversarial" / "mag@0.3.npz"
+    seen = observed.read(file)
+    arrays = dict(seen.arrays)
+    arrays["attack0/budget"] = np.full_like(arrays["attack0/budget"], -1)
+    observed.write(file, Observed(seen.record, arrays))
+    problems = verifying.verify(copied / "out")
+    assert any("observed/adversarial/mag@0.3.npz was changed" in problem for problem in problems)
+    assert any("robust_accuracy" in problem for problem in problems)
+    with pytest.raises(EvidenceError, match="contradicts itself"):
+        replaying.replay(copied / "out", "mag@0.3")
+
+
+def test_observations_that_are_gone_are_noticed(copied: Path) -> None:
+    (copied / "out" / "observed" / "adversarial" / "mag@0.3.npz").unlink()
+    assert verifying.verify(copied / "out") != []
+
+
+def test_a_second_run_observes_the_same_to_the_byte(copied: Path) -> None:
+    files = sorted((copied / "out" / "observed").rglob("*.npz"))
+    before = [file.read_bytes() for file in files]
+    pruneproof.audit(copied / "audit.toml", out=copied / "out")
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_the_order_in_which_the_policy_lists_ratios_changes_nothing(copied: Path) -> None:
+    files = sorted((copied / "out" / "observed").rglob("*.npz"))
+    before = [file.read_bytes() for file in files]
+    (copied / "audit.toml").write_text(POLICY.replace("[0.3, 0.97]", "[0.97, 0.3]"), "utf-8")
+    pruneproof.audit(copied / "audit.toml", out=copied / "out")
+    assert [file.read_bytes() for file in files] == before
+
+
+@pytest.mark.slow
+def test_two_workers_observe_the_same_to_the_byte_as_one(copied: Path) -> None:
+    files = sorted((copied / "out" / "observed").rglob("*.npz"))
+    before = {file.name: file.read_bytes() for file in files}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "audit.toml", "--pruneproof-out", "later"]
+    subprocess.run(command, cwd=copied, check=False, capture_output=True, timeout=280)
+    assert {file.name: file.read_bytes() for file in (copied / "later" / "observed").rglob("*.npz")} == before
+    assert verifying.verify(copied / "later") == []
+
+
+def test_earlier_points_are_tried_before_anything_else_and_fool_at_once(copied: Path) -> None:
+    (copied / "audit.toml").write_text(POLICY.replace("bounds =", 'replay = "out"\nbounds ='), "utf-8")
+    pruneproof.audit(copied / "audit.toml", out=copied / "later")
+    (result,) = results(observed.read(copied / "later" / "observed" / "adversarial" / "dense.npz"))
+    (first,) = results(observed.read(copied / "out" / "observed" / "adversarial" / "dense.npz"))
+    stages = result.record["stages"]
+    assert stages["earlier points"]["fell"] >= 0.5 * (~first.stood(0.05) & first.clean).sum()
+    assert stages["earlier points"]["gradients"] == 0
+    assert int(result.stood().sum()) <= int(first.stood().sum())
+
+
+def test_earlier_points_of_another_test_set_are_refused(copied: Path) -> None:
+    (copied / "tiny_subject.py").write_text(conftest.SUBJECT.format(n=300), "utf-8")
+    (copied / "audit.toml").write_text(POLICY.replace("bounds =", 'replay = "out"\nbounds ='), "utf-8")
+    found = pruneproof.audit(copied / "audit.toml", out=copied / "later")
+    row = gate(found, "mag@0.3", "robust_accuracy:min[attack=audit]")
+    assert (row.verdict, "of another test set" in row.reason) == ("ERROR", True)
+
+
+def test_a_growing_sample_stops_when_the_gate_is_decided(tiny: Tiny, tmp_path: Path) -> None:
+    sequential = conftest.POLICY + SUITE[: SUITE.index("segment_robust")].replace(
+        "bounds", "sequential = true\nbounds"
+    ).replace("min = 0.6, max_drop = 0.1", "min = 0.6")
+    found = pruneproof.audit(tiny(tmp_path, n=2000, policy=sequential))
+    row = gate(found, "mag@0.97", "robust_accuracy:min[attack=audit]")
+    assert (row.verdict, row.method.split(" (")[0]) == ("FAIL", "betting confidence sequence")
+    assert row.n < 200
+    (note,) = {
+        entry.note for entry in found.measurements if entry.metric == "robust_accuracy" and entry.variant == "mag@0.97"
+    }
+    assert note == f"{row.n} of 2000 examples attacked"
+
+
+def test_a_model_that_cannot_be_attacked_is_an_error_of_its_gates_and_nothing_else_is_lost(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    breaking = conftest.SUBJECT.replace(
+        "return self.body(x)",
+        "sparse = (self.body[0].weight != 0).float().mean() < 0.1\n"
+        "        return self.body(x.detach() if sparse else x)",
+    )
+    found = pruneproof.audit(tiny(tmp_path, policy=POLICY, subject=breaking), out=tmp_path / "out")
+    row = gate(found, "mag@0.97", "robust_accuracy:min[attack=audit]")
+    assert row.verdict == "ERROR"
+    assert "backward pass raised" in row.reason
+    assert gate(found, "mag@0.3", "robust_accuracy:min[attack=audit]").verdict == "PASS"
+    others = [row.verdict for row in found.gates if row.variant == "mag@0.97" and row.suite == "accuracy"]
+    assert "ERROR" not in others
+    assert verifying.verify(tmp_path / "out") == []
+
+
+def test_an_attack_that_was_interrupted_keeps_what_the_other_suites_measured(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pruneproof.attacks import audit
+
+    def interrupted(arena: object, options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(audit.ATTACK, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pruneproof.audit(tiny(tmp_path, policy=POLICY), out=tmp_path / "out")
+    found = evidence.read(tmp_path / "out")
+    assert {row.verdict for row in found.gates if row.suite == "adversarial"} == {"ERROR"}
+    assert "interrupted" in gate(found, "mag@0.3", "robust_accuracy:min[attack=audit]").reason
+    assert {row.verdict for row in found.gates if row.suite == "accuracy" and row.variant == "mag@0.3"} == {"PASS"}
+    assert verifying.verify(tmp_path / "out") == []
+
+
+def test_an_attack_that_does_nothing_is_never_a_pass(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pruneproof.attacks import audit
+
+    monkeypatch.setattr(audit.ATTACK, "run", lambda arena, options: None)
+    found = pruneproof.audit(tiny(tmp_path, policy=POLICY))
+    row = gate(found, "mag@0.3", "robust_accuracy:min[attack=audit]")
+    assert row.verdict == "INCONCLUSIVE"
+    assert "strength check" in row.reason
+    # What falls without an attack fails all the same.
+    assert gate(found, "mag@0.97", "robust_accuracy:min[attack=audit]").verdict == "FAIL"
+
+
+def test_the_model_and_the_process_are_as_before(tiny: Tiny, tmp_path: Path) -> None:
+    kept = conftest.SUBJECT.replace("model=model()", "model=KEPT").replace(
+        "def data():", "KEPT = model()\nKEPT.body[1].eval()\n\n\ndef data():"
+    )
+    path = tiny(tmp_path, policy=POLICY, subject=kept)
+    before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), torch.get_num_threads())
+    pruneproof.audit(path)
+    after = (torch.get_rng_state(), np.random.get_state()[1].tolist(), torch.get_num_threads())
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+    model = sys.modules["tiny_subject"].KEPT
+    assert [module.training for module in model.modules()] == [True, True, True, False, True]
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_report_shows_attacks_checks_curves_and_transfer(written: Path) -> None:
+    found = evidence.read(written / "out")
+    (chapter,) = found.chapters
+    titles = [exhibit.title for exhibit in chapter.exhibits]
+    assert titles == [
+        "What was attempted",
+        "Accuracy under attack",
+        "Robust accuracy against ratio: audit",
+        "Robust accuracy against ε: audit",
+        "Strength checks",
+        "Stages: cost and yield",
+        "Transfer: audit",
+        "What fooled them: audit",
+    ]
+    html = (written / "out" / "report.html").read_text("utf-8")
+    assert all(title in html for title in titles)
+
+
+MISTAKES = [
+    ('name = "audit"', 'name = "pdg"', "did you mean 'PGD'"),
+    ('name = "audit"', 'name = "PGD", stepz = 3', "did you mean 'steps'"),
+    ('name = "audit"', 'name = "audit", strenght = "quick"', "did you mean 'strength'"),
+    ("eps = 0.2", "eps = 0", "greater than 0"),
+    ("eps = 0.2", "eps = -0.1", "greater than 0"),
+    ("eps = 0.2", 'eps = "8/0"', "a fraction such as '8/255'"),
+    ("eps = 0.2, ", "", "'eps' is missing"),
+    ('norm = "Linf"', 'norm = "L3"', "L2"),
+    ("curve", "label = 'worst', curve", "another label"),
+    ("bounds = [-6, 6]", "bounds = [6, -6]", "low < high"),
+    ("}]", '}, { name = "audit", eps = 0.1 }]', "distinct labels"),
+    ("max_drop = 0.1", "max_rise = 0.1", "no limit for robust_accuracy"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "said"), MISTAKES, ids=[wrong for _, wrong, _ in MISTAKES])
+def test_a_mistake_in_the_policy_is_one_line_that_says_what_is_right(right: str, wrong: str, said: str) -> None:
+    assert SUITE.count(right) == 1
+    with pytest.raises(PolicyError) as caught:
+        policy_file.parse(conftest.POLICY + SUITE.replace(right, wrong))
+    assert said in str(caught.value)
+
+
+UNFIT = [
+    ("eps = 0.2,", "eps = 13,", "larger than the range of the data"),
+    ("bounds = [-6, 6]\n", "", "does not say what inputs it can meet"),
+    ("bounds = [-6, 6]", "bounds = [0, 1]", "lies outside the stated bounds"),
+    ("bounds = [-6, 6]", 'bounds = [-6, 6]\ngoals = [{ from = "no", to = "maybe" }]', "no class 'maybe'"),
+    ("bounds = [-6, 6]", 'bounds = [-6, 6]\nattacked = "image"', "no input 'image'"),
+    ('name = "audit", norm = "Linf"', 'name = "TIFGSM"', "cannot run on inputs of shape (6,)"),
+    ('name = "audit", norm = "Linf"', 'name = "token_swap"', "does not know inputs of a box domain"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "said"), UNFIT, ids=[wrong or "no bounds" for _, wrong, _ in UNFIT])
+def test_what_the_subject_does_not_allow_is_refused_before_anything_is_measured(
+    right: str, wrong: str, said: str, tiny: Tiny, tmp_path: Path
+) -> None:
+    assert SUITE.count(right) == 1
+    path = tiny(tmp_path, policy=conftest.POLICY + SUITE.replace(right, wrong))
+    found = pruneproof.audit(path)
+    assert found.subject.error is not None
+    assert said in found.subject.error
+    assert not found.measurements
+
+
+def test_a_narrow_margin_with_one_random_start_is_said_to_mean_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    found = pruneproof.audit(tiny(tmp_path, policy=POLICY.replace("max_drop = 0.1", "max_drop = 0.005")))
+    assert any("with one random start" in line for line in found.limitations)
+
+
+def test_evidence_holds_the_full_configuration_of_the_attack(written: Path) -> None:
+    record = observed.read(written / "out" / "observed" / "adversarial" / "dense.npz").record["attacks"][0]
+    assert record["own"]["strength"] == "standard"
+    assert (record["norm"], record["eps"], record["batch"]) == ("Linf", EPS, 250)
+    assert json.dumps(record["space"])
+    assert {"tried", "fell", "refused", "forwards", "gradients"} <= set(record["stages"]["clean"])
