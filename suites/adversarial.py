@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pruneproof.adversarial.entries import WORST, Entry, spelled
+from pruneproof.adversarial.entries import options as options_of
 from pruneproof.suite import CLASSIFICATION, REGRESSION, Context, Facts, Measurement, Member, Metric
 from pruneproof.tables import Record, Text
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 EVERY = CLASSIFICATION | REGRESSION
 """A regression subject can bring a criterion of its own."""
 ONE_START = 0.01
-"""About 2 to 3 % of the examples fall or stand by the random start alone: a smaller margin says nothing."""
+"""Up to 3 % of the examples fall or stand by the random start alone: a smaller margin says nothing."""
 
 
 class Goal(BaseModel):
@@ -109,7 +110,9 @@ class Adversarial:
         assert isinstance(options, Options)
         labels = [entry.called for entry in options.attacks]
         if metric.family == "attack":
-            together = [WORST] if metric.name == "robust_accuracy" and len(labels) > 1 else []
+            # A growing sample ends where each attack by itself is decided, not all of them together.
+            several = len(labels) > 1 and not options.sequential
+            together = [WORST] if metric.name == "robust_accuracy" and several else []
             return tuple(Member("attack", label) for label in (*labels, *together))
         if metric.family == "budget":
             return tuple(Member(entry.called, spelled(budget)) for entry in options.attacks for budget in entry.budgets)
@@ -134,8 +137,8 @@ class Adversarial:
         if not ours or not narrow:
             return []
         return [
-            f"{'; '.join(narrow)}: with one random start ({', '.join(ours)}) 2 to 3 % of the examples fall or stand by "
-            "chance, so a margin under a point says nothing; ask for restarts"
+            f"{'; '.join(narrow)}: with one random start ({', '.join(ours)}) up to 3 % of the examples fall or stand "
+            "by chance, so a margin under a point says nothing; ask for restarts"
         ]
 
     def tasks(self, options: BaseModel) -> int:
@@ -167,7 +170,7 @@ class Adversarial:
 
 
 def _starts(entry: Entry) -> int:
-    found = entry.own.get("restarts", 1)
+    found = getattr(options_of(entry.name, entry.own), "restarts", 1)
     return found if isinstance(found, int) else 1
 
 

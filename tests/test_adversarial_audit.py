@@ -338,3 +338,68 @@ def test_evidence_holds_the_full_configuration_of_the_attack(written: Path) -> N
     assert (record["norm"], record["eps"], record["batch"]) == ("Linf", EPS, 250)
     assert json.dumps(record["space"])
     assert {"tried", "fell", "refused", "forwards", "gradients"} <= set(record["stages"]["clean"])
+
+
+SEGMENTATION = """
+import torch
+from sklearn.datasets import load_digits
+
+import pruneproof
+
+
+class Strokes(torch.nn.Module):
+    '''Finds the pixels of the stroke; answers with each image's Dice score against its mask.'''
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 3, padding=1)
+        )
+
+    def forward(self, image, mask):
+        found = torch.sigmoid(self.net(image)).flatten(1)
+        mask = mask.flatten(1)
+        return (2 * (found * mask).sum(1) / (found.sum(1) + mask.sum(1)))[:, None]
+
+
+def subject():
+    images = torch.tensor(load_digits().images / 16, dtype=torch.float32)[:, None]
+    masks = (images > 0.5).float()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Strokes()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        for _ in range(150):
+            optimizer.zero_grad()
+            (1 - model(images[:800], masks[:800])).mean().backward()
+            optimizer.step()
+    return pruneproof.Subject(
+        model=model,
+        task="regression",
+        test=pruneproof.Data((images[800:1000], masks[800:1000]), torch.ones(200)),
+        domain=pruneproof.Box(0, 1),
+        criterion=pruneproof.Criterion(
+            loss=lambda dice, targets: -dice[:, 0], fooled=lambda dice, targets: dice[:, 0] < 0.7
+        ),
+    )
+"""
+
+
+def test_a_segmentation_model_is_attacked_by_a_criterion_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "strokes.py").write_text(SEGMENTATION, "utf-8")
+    (tmp_path / "audit.toml").write_text(
+        '[audit]\nname = "strokes"\n[subject]\nload = "strokes:subject"\n'
+        '[[prune]]\nname = "mag"\nratios = [0.3, 0.9]\n'
+        '[suites.adversarial]\nattacked = "0"\n'
+        'attacks = [{ name = "audit", norm = "Linf", eps = 0.1, curve = [0.4] }]\n'
+        "[suites.adversarial.gates]\nrobust_accuracy = { min = 0.3 }\n",
+        "utf-8",
+    )
+    found = pruneproof.audit(tmp_path / "audit.toml", out=tmp_path / "out")
+    near, far = (value(found, "dense", "robust_accuracy_at", {"audit": eps}) for eps in ("0.1", "0.4"))
+    # A pixel counts from 0.5 on: a change of 0.4 turns nearly every image, one of 0.1 nearly none.
+    assert near > 0.5 > far
+    assert gate(found, "mag@0.3", "robust_accuracy:min[attack=audit]").verdict == "PASS"
+    assert verifying.verify(tmp_path / "out") == []
+    for one in replaying.replay(tmp_path / "out", "mag@0.9"):
+        assert one.points == one.inside == one.fooled

@@ -217,6 +217,25 @@ def test_under_a_total_that_stays_the_parts_trade_off() -> None:
     assert float(found[0, 0]) > 1.0
 
 
+@pytest.mark.parametrize("norm", ["L1", "L2", "Linf"])
+def test_a_far_move_ends_where_the_budget_does_to_the_last_places_of_the_dtype(norm: str) -> None:
+    clean = 1000 + torch.rand(200, 1, generator=torch.Generator().manual_seed(0))
+    space = RowSpace(Table([Column("x", cost=2.0)]), norm, 1.0)
+    fixed = space.repair(clean, clean + 100)
+    last = float(torch.finfo(torch.float32).eps) * 1024
+    spent = 2.0 * (fixed.double() - clean.double())
+    assert bool(((spent <= 1.0) & (spent > 1.0 - 4 * last)).all())
+
+
+def test_whole_steps_cost_what_they_are_whatever_float32_makes_of_them() -> None:
+    # Amounts in 100 000: a thousand more cost exactly 1, for every amount.
+    space = RowSpace(Table([Column("amount", "integer", high=1.0, cost=100.0, step=1e-5)]), "L1", 1.0)
+    amounts = torch.arange(1, 99_000, 7, dtype=torch.float64)[:, None]
+    clean, more, toomuch = ((part / 100_000).float() for part in (amounts, amounts + 1000, amounts + 1001))
+    assert bool(space.contains(clean, more).all())
+    assert not bool(space.contains(clean, toomuch).any())
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rows_of_half_precision_are_repaired_within_the_budget(dtype: torch.dtype) -> None:
     space = RowSpace(Table([Column("x"), Column("y")]), "L1", 0.3)

@@ -272,6 +272,21 @@ def test_a_search_asks_no_more_than_its_queries_and_says_after_how_many_each_fel
     assert search.forwards <= 60 * 100 + int(fell.sum())  # each success is confirmed once
 
 
+def test_a_search_of_what_does_not_fall_asks_exactly_its_queries() -> None:
+    table = Table([Column("x", low=-2, high=2), Column("y")])
+    never = Scores(lambda rows: 0 * rows[:, 0] - 1)
+    arena = attacked(table_search, {"m": never}, torch.zeros(7, 2), RowSpace(table, "L1", 0.5), queries=61)
+    assert [stage.forwards for stage in arena.stages if stage.name == "search"] == [7 * 61]
+
+
+def test_each_setting_of_a_choice_is_tried_before_anything_is_left_to_chance() -> None:
+    codes = tuple(float(code) for code in range(12))
+    table = Table([Column("x"), Column("c", "category", values=codes)])
+    model = Scores(lambda rows: (rows[:, 1] == 11).float() - 0.5)
+    arena = attacked(table_search, {"m": model}, torch.zeros(9, 2), RowSpace(table, "L1", 1.0), queries=14)
+    assert not bool(arena.standing.any())
+
+
 # What holds whatever the table
 
 
@@ -333,14 +348,21 @@ def test_attacked_together_a_variant_never_stands_where_it_fell_alone(attack: Mo
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_every_point_that_fooled_one_variant_is_tried_on_all_that_stand(attack: ModuleType) -> None:
-    table, clean, models = noisy()
-    arena = attacked(attack, models, clean, RowSpace(table, "L1", 0.6))
-    for victim in arena.victims:
-        standing = arena.rows(victim).tolist()
-        rows = [row for row in arena.pool.rows if row in standing]
-        points = [p for row, p in zip(arena.pool.rows, arena.pool.points, strict=True) if row in standing]
-        assert not rows or not bool(victim.fooled(torch.stack(points), torch.tensor(rows)).any())
+def test_what_only_a_later_variant_shows_the_way_to_fools_the_earlier_one_too(attack: ModuleType) -> None:
+    table = Table([Column(f"x{i}", low=-1, high=1) for i in range(4)])
+
+    def slope(rows: torch.Tensor) -> torch.Tensor:
+        return 0.15 - (rows - torch.tensor([0.7, -0.6, 0.5, 0.65])).abs().sum(dim=1)
+
+    def cliff(rows: torch.Tensor) -> torch.Tensor:  # wrong at the same rows, and flat
+        return slope(rows).sign() + 0 * rows.sum(dim=1)
+
+    models: dict[str, nn.Module] = {"dense": Scores(cliff), "pruned": Scores(slope)}
+    clean, targets = torch.zeros(20, 4), torch.zeros(20)
+    arena = attacked(attack, models, clean, RowSpace(table, "Linf", 1.0), targets)
+    assert int((~arena.standing[1]).sum()) >= 5
+    assert torch.equal(arena.standing[0], arena.standing[1])
+    assert {arena.stages[stage].name for stage in arena.fell_at[0].tolist() if stage >= 0} == {"closure"}
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

@@ -193,9 +193,7 @@ class Arena:
                     for position in fell:
                         self.fell_by[place, rows[position]] = numbers[position]
 
-    def _fall(
-        self, victim: Victim, stage: Stage, rows: torch.Tensor, points: torch.Tensor | None = None
-    ) -> None:
+    def _fall(self, victim: Victim, stage: Stage, rows: torch.Tensor, points: torch.Tensor | None = None) -> None:
         place = self._place[victim.name]
         self.standing[place, rows] = False
         self.fell_at[place, rows] = len(self.stages) - 1

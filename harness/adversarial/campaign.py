@@ -143,6 +143,7 @@ class Campaign:
         n = len(positions)
         at = {name: np.full(n, -1) for name in names}
         stages = {name: np.full(n, -1) for name in names}
+        queries = {name: np.full(n, np.nan) for name in names}
         right = np.ones((len(victims), n), dtype=bool)
         arena: Arena | None = None
         for level, budget in enumerate(charge.entry.budgets):
@@ -157,10 +158,10 @@ class Campaign:
             )
             if before is None:
                 right = arena.standing.numpy().copy()
-                if self.earlier is not None:
-                    self.earlier.enter(arena, charge.entry.called, positions)
             else:
                 arena.fell_by = before.fell_by
+            if self.earlier is not None:
+                self.earlier.enter(arena, charge.entry.called, positions, None if before is None else before.space)
             charge.attack.run(arena, charge.own)
             for index, victim in enumerate(victims):
                 trace = traces[victim.name]
@@ -168,11 +169,15 @@ class Campaign:
                 trace.cost(mine)
                 fell = (arena.fell_at[index] >= 0).numpy()
                 at[victim.name][fell] = level
+                asked = arena.queries.get(victim.name)
+                if asked is not None:
+                    queries[victim.name][fell] = asked.double().numpy()[fell]
                 for row in np.flatnonzero(fell):
                     stages[victim.name][row] = trace.place(arena.stages[int(arena.fell_at[index, row])].name)
         assert arena is not None
         for index, victim in enumerate(victims):
             self._gathered(traces[victim.name], victim, arena, index, positions, right[index], at, stages)
+            traces[victim.name].queries += queries[victim.name].tolist()
         return arena
 
     def _gathered(
@@ -198,14 +203,12 @@ class Campaign:
             answers[rows] = self._answers(victim, points, where)
             trace.points.add(points)
             trace.point_rows += positions[rows].tolist()
-        queries = getattr(arena, "queries", {}).get(victim.name)
         trace.rows += positions.tolist()
         trace.clean += right.tolist()
         trace.budget += at[victim.name].tolist()
         trace.stage += stages[victim.name].tolist()
         trace.distance += distance.tolist()
         trace.answers += answers.tolist()
-        trace.queries += [float("nan")] * len(positions) if queries is None else queries.double().tolist()
 
     def _shortest(self, victim: Victim, arena: Arena, rows: torch.Tensor, points: torch.Tensor) -> NDArray[np.float64]:
         """The distance of the nearest point to the clean one, on the way to the one that fooled, that fools too."""
@@ -322,6 +325,7 @@ class Campaign:
                     "transfer": trace.transfer,
                     "shots": shots,
                     "gradients": charge.attack.gradients,
+                    "queries": _queries(charge),
                 }
             )
         for place, goal in enumerate(goals):
@@ -333,8 +337,10 @@ class Campaign:
     ) -> tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]:
         """A few examples that fell, with what the report needs to show them; of those that dense withstood first."""
         stood = set() if dense is None else {row for row, at in zip(dense.rows, dense.budget, strict=True) if at < 0}
-        order = sorted(range(len(trace.point_rows)), key=lambda number: trace.point_rows[number] not in stood)
-        chosen = order[:SHOTS]
+        level = charge.entry.budgets.index(charge.entry.eps)
+        within = {row for row, at in zip(trace.rows, trace.budget, strict=True) if 0 <= at <= level}
+        able = [number for number, row in enumerate(trace.point_rows) if row in within]
+        chosen = sorted(able, key=lambda number: trace.point_rows[number] not in stood)[:SHOTS]
         if not chosen:
             return [], {}
         rows = [trace.point_rows[number] for number in chosen]
@@ -389,6 +395,14 @@ class Campaign:
     def _seed(self, *key: object) -> int:
         digest = hashlib.sha256(repr((self.models.seed, *key)).encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _queries(charge: Charge) -> int | None:
+    """Scores that an attack without gradients may ask for, an example; ``None`` where it is not counted in them."""
+    most = getattr(charge.own, "queries", None)
+    if charge.attack.gradients or not isinstance(most, int):
+        return None
+    return most * int(getattr(charge.own, "restarts", 1))
 
 
 def _stood(trace: Trace, level: int) -> NDArray[np.bool_]:

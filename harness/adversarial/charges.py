@@ -17,6 +17,7 @@ from pruneproof.adversarial.space import Space
 from pruneproof.adversarial.victim import Victim
 from pruneproof.attacks import Attack
 from pruneproof.errors import PolicyError, SubjectError
+from pruneproof.subject import Subject
 from pruneproof.tables import offer
 
 if TYPE_CHECKING:
@@ -96,7 +97,10 @@ def check(loaded: Loaded, options: Options) -> None:
             "the task is regression, and nothing says which output is wrong", "give Subject(criterion=Criterion(…))"
         )
     material = Material(subject, kind, options.attacked)
-    charges(subject, options, material, len(facts.classes))
+    ready = charges(subject, options, material, len(facts.classes))
+    for charge in ready:
+        if getattr(charge.own, "strength", None) == "reference":
+            _reference(charge, subject, options, material, facts.classes)
     spaces.check(subject, options.bounds, material)
     for goal in options.goals:
         for name in (goal.source, goal.to):
@@ -104,3 +108,17 @@ def check(loaded: Loaded, options: Options) -> None:
                 raise PolicyError(f"goal '{goal.called}': no class '{name}'", offer(name, facts.classes))
         if subject.criterion is not None:
             raise PolicyError("goals are about classes, and the subject brings a criterion", "leave the goals out")
+
+
+def _reference(charge: Charge, subject: Subject, options: Options, material: Material, classes: Sequence[str]) -> None:
+    """AutoAttack's stages as published know less than the audit attack."""
+    from pruneproof.adversarial import reference
+
+    why = reference.unfit(charge.space, tuple(material.sample.shape[1:]), len(classes), subject.criterion is not None)
+    if why is None and options.goals and options.attacks[0].called == charge.entry.called:
+        why = "AutoAttack aims at no class in particular, and goals are tried with the first attack"
+    if why is not None:
+        raise PolicyError(
+            f"attack '{charge.entry.called}': strength = \"reference\" cannot be carried out: {why}",
+            'use strength = "standard", with more restarts',
+        )

@@ -109,7 +109,7 @@ def control(arena: Arena, victim: Victim, space: Space, classes: int, examples: 
     rows = _chosen(breaks, easy, safe, examples, generator)
     made.targets = made.targets[rows]
     if victim.criterion is not None:
-        made.criterion = Criterion(loss=_cross_entropy, fooled=_wrong)
+        made.criterion = Criterion(loss=_margin, fooled=_wrong)
     return Control(Arena([made], clean[rows], opened, seed, aim=arena.aim), breaks[rows], safe[rows])
 
 
@@ -241,8 +241,11 @@ def _chosen(
     return torch.tensor(sorted([*hard, *rest][:most] + sound[: examples - most]), dtype=torch.int64)
 
 
-def _cross_entropy(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cross_entropy(output, targets.to(output.device), reduction="none")
+def _margin(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """``(n,)`` lead of the strongest wrong class: no softmax that saturates."""
+    right = targets.to(output.device)[:, None]
+    own = output.gather(1, right).squeeze(1)
+    return output.scatter(1, right, -torch.inf).amax(dim=1) - own
 
 
 def _wrong(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

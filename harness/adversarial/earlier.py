@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pruneproof import evidence as records
 from pruneproof import observed
 from pruneproof.adversarial.arena import Arena
+from pruneproof.adversarial.space import Space
 from pruneproof.errors import EvidenceError
 from pruneproof.suite import Models
 
@@ -38,8 +39,9 @@ class Earlier:
         if not self._files:
             raise EvidenceError(f"{folder}: it keeps no adversarial points", "name evidence of an adversarial suite")
 
-    def enter(self, arena: Arena, label: str, positions: NDArray[np.int64]) -> None:
-        """Puts the points of attack ``label`` into the pool, and tries them on everyone."""
+    def enter(self, arena: Arena, label: str, positions: NDArray[np.int64], entered: Space | None = None) -> None:
+        """Puts the points of attack ``label`` into the pool, and tries them on everyone; those in the space
+        ``entered`` are in it already."""
         place = {int(position): row for row, position in enumerate(positions)}
         for file in self._files:
             seen = observed.read(file)
@@ -52,6 +54,8 @@ class Earlier:
                     if row is None or point.shape != arena.clean.shape[1:]:
                         continue
                     given = torch.from_numpy(np.array(point)).to(arena.clean.dtype)
+                    if entered is not None and bool(entered.contains(arena.clean[[row]], given[None])[0]):
+                        continue
                     if bool(arena.space.contains(arena.clean[[row]], given[None])[0]):
                         arena.pool.add(row, given, "")
         arena.replay(STAGE)

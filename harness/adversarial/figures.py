@@ -71,11 +71,11 @@ def _of_attack(name: str, result: Result, size: int, sequential: bool) -> Found:
     if name == "median_perturbation":
         distance = np.where(fell, result.arrays["distance"][right], result.record["eps"])
         return _median(rows, np.minimum(distance, result.record["eps"]), size, float(result.record["eps"]))
-    most = result.record["own"].get("queries")
-    queries = result.arrays["queries"][right]
-    if most is None or np.isnan(queries).all():
+    if not result.record["queries"]:
         return "this attack is not counted in queries"
-    return _median(rows, np.where(fell & ~np.isnan(queries), queries, float(most)), size, float(most))
+    most = float(result.record["queries"])
+    queries = result.arrays["queries"][right]
+    return _median(rows, np.where(fell & ~np.isnan(queries), queries, most), size, most)
 
 
 def _share(rows: NDArray[np.int64], hits: NDArray[np.bool_], sequential: bool) -> Estimate:
@@ -123,7 +123,7 @@ def _sampled(result: Result, context: Context) -> str:
 def _with(
     metric: Metric, member: Member, found: Found, basis: list[Result], note: str = "", small: bool = False
 ) -> Measurement:
-    made = measurement(metric, member, found, 0, small, note)
+    made = measurement(metric, member, found, getattr(found, "support", 0), small, note)
     doubts = [f"{result.label}: {result.doubt}" if len(basis) > 1 else result.doubt for result in basis if result.doubt]
     return Measurement(
         made.metric, made.member, made.estimate, made.n, made.unit, made.note, made.small, "; ".join(doubts)

@@ -46,9 +46,9 @@ class Leg:
 class Pursuit:
     """All variants of an arena.
 
-    Whom a leg reaches follows from an example's own course alone; a share of the examples goes through all legs, and if
-    one of those falls who would have been left alone, the legs are walked again on a longer reach. So that nothing is
-    given away is measured, stage :data:`CHECKED`.
+    Whom a leg reaches follows from an example's own course alone. A share of the examples goes through all legs, so that
+    what the reach gives away is measured, stage :data:`CHECKED`; if one of them falls who would have been left alone,
+    all whose way is hardly longer walk the legs that they missed.
 
     Args:
         legs: of every variant.
@@ -75,8 +75,7 @@ class Pursuit:
         """Replays until nobody falls: no variant keeps an example that another one's point takes."""
         before = -1
         while before != (before := int(self.arena.standing.sum())):
-            with_points = [victim for victim in self.arena.victims if len(self.arena.rows(victim))]
-            for victim in with_points:
+            for victim in self.arena.victims:
                 with victim.attacked():
                     self.arena.replay("closure", [victim])
 
@@ -90,19 +89,22 @@ class Course:
         n = len(self.arena.clean)
         self.fresh, self.points = fresh, fresh.clone()
         self.left = torch.full((n,), math.inf, dtype=torch.float64)
-        self.seen = torch.zeros(n, dtype=torch.bool)
+        self.walked = torch.zeros(n, dtype=torch.int64)
+        """How many legs each example has behind it, up to the first that left it alone."""
         self.rivals = torch.full((n, RIVALS), -1)
         self.beyond = torch.full((n,), math.inf, dtype=torch.float64)
         """What was left of the way of the checked when others like them were left alone."""
 
     def run(self) -> None:
         """Every leg, and the check of their reach."""
-        for leg in self.legs:
+        for number, leg in enumerate(self.legs):
             rows = self.arena.rows(self.victim)
-            near = ~self.seen[rows] | (self.left[rows] <= leg.reach)
+            near = (self.left[rows] <= leg.reach) | (number == 0)
             spared = rows[~near & self.checked[rows]]
             self.beyond[spared] = torch.minimum(self.beyond[spared], self.left[spared])
-            self.walk(leg, rows[near | self.checked[rows]], self.suffix)
+            rows = rows[near | self.checked[rows]]
+            self.walk(leg, rows, self.suffix)
+            self.walked[rows] = torch.where(self.walked[rows] == number, number + 1, self.walked[rows])
         self.check()
 
     def walk(self, leg: Leg, rows: torch.Tensor, suffix: str) -> None:
@@ -111,13 +113,12 @@ class Course:
         if not len(climb.rows):
             return
         with self.arena.stage(leg.name + suffix, self.victim, len(rows)) as stage:
-            ascent = Ascent(self.arena, self.victim, stage, cosine(leg.steps), jump=leg.start != "on", last=leg.last)
-            ascent.run(climb)
+            Ascent(self.arena, self.victim, stage, cosine(leg.steps), last=leg.last).run(climb)
         self._note(climb)
 
     def check(self) -> None:
         """Counts who fell among the checked, and reaches farther where one did."""
-        standing = torch.zeros(len(self.seen), dtype=torch.bool)
+        standing = torch.zeros(len(self.left), dtype=torch.bool)
         standing[self.arena.rows(self.victim)] = True
         tested = self.beyond < math.inf
         caught = tested & ~standing
@@ -128,9 +129,9 @@ class Course:
         if not caught.any():
             return
         farther = self.left <= float(self.beyond[caught].max()) * FARTHER
-        for leg in self.legs:
+        for number, leg in enumerate(self.legs):
             rows = self.arena.rows(self.victim)
-            self.walk(leg, rows[farther[rows] & ~self.checked[rows]], f"{self.suffix} farther")
+            self.walk(leg, rows[farther[rows] & (self.walked[rows] <= number)], f"{self.suffix} farther")
 
     def _climb(self, leg: Leg, rows: torch.Tensor) -> Climb:
         place = {"fresh": self.fresh, "clean": self.arena.clean, "on": self.points}[leg.start]
@@ -144,12 +145,13 @@ class Course:
     def _note(self, climb: Climb) -> None:
         """Of several climbs of one example the best one counts, and is where the next leg goes on."""
         clean = self.arena.clean_lead(self.victim)
-        looked = ~climb.lead.isnan()
-        left = torch.where(looked, way_left(climb.lead, clean[climb.rows]), 0.0)
-        # the best one is written last
-        for position in left.argsort(descending=True, stable=True).tolist():
-            row = int(climb.rows[position])
-            if left[position] <= self.left[row]:
-                self.left[row], self.points[row] = left[position], climb.points[position]
-                self.rivals[row] = climb.rivals[position]
-        self.seen[climb.rows] = True
+        left = torch.where(climb.lead.isnan(), 0.0, way_left(climb.lead, clean[climb.rows]))
+        order = left.argsort(stable=True)
+        order = order[climb.rows[order].argsort(stable=True)]
+        rows = climb.rows[order]
+        best = torch.ones(len(rows), dtype=torch.bool)
+        best[1:] = rows[1:] != rows[:-1]
+        best &= left[order] <= self.left[rows]
+        rows, order = rows[best], order[best]
+        self.left[rows], self.points[rows] = left[order], climb.points[order]
+        self.rivals[rows] = climb.rivals[order]

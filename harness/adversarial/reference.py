@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from pruneproof.adversarial import shapes
 from pruneproof.adversarial.arena import Arena
 from pruneproof.adversarial.ball import Ball
+from pruneproof.adversarial.space import Space
 from pruneproof.adversarial.victim import Victim
 from pruneproof.errors import MeasurementError
 
@@ -22,23 +25,27 @@ def check(arena: Arena) -> None:
     Raises:
         MeasurementError: a norm, a shape, a number of classes, a criterion or an aim of the kind.
     """
-    space = arena.space
     reason: str | None = None
-    if not isinstance(space, Ball) or space.norm not in ("Linf", "L2"):
-        reason = "AutoAttack's stages know Linf and L2"
-    elif arena.aim is not None:
+    if arena.aim is not None:
         reason = "AutoAttack aims at no class in particular"
-    elif any(victim.criterion is not None for victim in arena.victims):
-        reason = "AutoAttack knows wrong classes alone, and the subject brings a criterion"
     elif len(arena.victims) and len(arena.clean):
-        classes = _classes(arena, arena.victims[0])
-        shape = tuple(arena.clean.shape[1:])
-        found = [(name, shapes.refused(name, shape, classes)) for name in STAGES]
-        reason = next((f"{name} {why}" for name, why in found if why is not None), None)
+        criterion = any(victim.criterion is not None for victim in arena.victims)
+        classes = 0 if criterion else _classes(arena, arena.victims[0])
+        reason = unfit(arena.space, tuple(arena.clean.shape[1:]), classes, criterion)
     if reason is not None:
         raise MeasurementError(
             f'strength = "reference" cannot be carried out: {reason}', 'use strength = "standard", with more restarts'
         )
+
+
+def unfit(space: Space, shape: tuple[int, ...], classes: int, criterion: bool) -> str | None:
+    """Why AutoAttack's stages cannot run on inputs of ``shape`` (one example); ``None``: they can."""
+    if not isinstance(space, Ball) or space.norm not in ("Linf", "L2"):
+        return "AutoAttack's stages know Linf and L2"
+    if criterion:
+        return "AutoAttack knows wrong classes alone, and the subject brings a criterion"
+    found = [(name, shapes.refused(name, shape, classes)) for name in STAGES]
+    return next((f"{name} {why}" for name, why in found if why is not None), None)
 
 
 def run(arena: Arena, steps: int) -> None:
@@ -67,7 +74,7 @@ def run(arena: Arena, steps: int) -> None:
                     _fight(arena, victim, name, own, rest[~torch.isin(rest, nearest)])
 
 
-def _fight(arena: Arena, victim: Victim, name: str, own: dict[str, object], rows: torch.Tensor) -> int:
+def _fight(arena: Arena, victim: Victim, name: str, own: Mapping[str, object], rows: torch.Tensor) -> int:
     """One stage on ``rows``; how many fell."""
     from pruneproof.adversarial import published
     from pruneproof.adversarial.bout import Bout

@@ -19,7 +19,7 @@ from pruneproof.policy import DENSE, PREVIOUS, GateSpec, VariantSpec, applies
 Stood = NDArray[np.bool_]
 """``(n,)``: whether a model still stands at each example, in the order attacked."""
 FIRST = 50
-"""Examples in the first block: clear failures fall after 20 to 150."""
+"""Examples in the first block: the clearest failures need no more."""
 METRIC = "robust_accuracy"
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pruneproof.adversarial.pursuit import Leg
 
 STEPS = 20
+"""Of the longest climbs, by default."""
+SPARSE = 4.0
+"""Times the reach in sparse balls: what a climb gains there comes late, as it finds the elements that count."""
 
 
 class Options(Record):
@@ -67,7 +70,8 @@ class Audit:
         own = Options.model_validate(options.model_dump())
         if own.strength == "reference":
             reference.check(arena)
-        pursuit = Pursuit(arena, legs(own), own.restarts, own.checked)
+        sparse = getattr(arena.space, "norm", None) in ("L1", "L0")
+        pursuit = Pursuit(arena, legs(own, SPARSE if sparse else 1.0), own.restarts, own.checked)
         with approximated(arena.victims, own.precision, own.channels_last):
             pursuit.run()
         if own.strength == "reference":
@@ -75,8 +79,8 @@ class Audit:
             pursuit.close()
 
 
-def legs(own: Options) -> list[Leg]:
-    """The stages of the options' strength."""
+def legs(own: Options, wider: float = 1.0) -> list[Leg]:
+    """The stages of the options' strength; ``wider``: times their usual reach."""
     from pruneproof.adversarial.pursuit import Leg
 
     def steps(count: int) -> int:
@@ -84,13 +88,13 @@ def legs(own: Options) -> list[Leg]:
 
     opening = Leg("opening", steps(3), "entropy", "fresh", last=False)
     if own.strength == "quick":
-        return [opening, Leg("lead", steps(4), "lead", reach=0.7)]
+        return [opening, Leg("lead", steps(4), "lead", reach=0.7 * wider)]
     return [
         opening,
-        Leg("lead", steps(5), "lead", reach=1.0, last=False),
-        Leg("longer lead", steps(10), "lead", reach=0.5),
-        Leg("targeted", steps(20), (1, 2, 3, 4), "clean", reach=0.2),
-        Leg("last lead", steps(20), "lead", reach=0.1),
+        Leg("lead", steps(5), "lead", reach=1.0 * wider, last=False),
+        Leg("longer lead", steps(10), "lead", reach=0.5 * wider),
+        Leg("targeted", steps(20), (1, 2, 3, 4), "clean", reach=0.2 * wider),
+        Leg("last lead", steps(20), "lead", reach=0.1 * wider),
     ]
 
 
