@@ -46,9 +46,9 @@ class Leg:
 class Pursuit:
     """All variants of an arena.
 
-    Whom a leg reaches follows from an example's own course alone. A share of the examples goes through all legs, so that
-    what the reach gives away is measured, stage :data:`CHECKED`; if one of them falls who would have been left alone,
-    all whose way is hardly longer walk the legs that they missed.
+    Whom a leg reaches follows from an example's own course alone. A share of the examples goes through all legs, so
+    that what the reach gives away is measured, stage :data:`CHECKED`; if one of them falls who would have been left
+    alone, all whose way is hardly longer walk the legs that they missed.
 
     Args:
         legs: of every variant.
