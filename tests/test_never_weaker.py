@@ -8,7 +8,6 @@ rejects, at 1 %, that neither is stronger.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import attacked_models as networks
@@ -37,13 +36,11 @@ ADVERSARIAL = [setup for setup in SETUPS if setup[1] == "adversarial"]
 
 
 @pytest.fixture(scope="module", params=SETUPS, ids=lambda setup: f"{setup[0]}-{setup[1]}")
-def setup(request: pytest.FixtureRequest) -> tuple[dict[str, torch.nn.Module], torch.Tensor, torch.Tensor, float]:
+def setup(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, torch.nn.Module], torch.Tensor, torch.Tensor, float]:
     pixels, training, eps = request.param
-    folder = (
-        Path(request.config.cache.mkdir("attacked_models"))
-        if request.config.cache
-        else pytest.skip("no cache to keep the networks in")
-    )
+    folder = tmp_path_factory.mktemp("models")
     data = networks.digits(pixels, EXAMPLES)
     return networks.variants(networks.trained(pixels, training, folder)), data.test, data.test_targets, eps
 
