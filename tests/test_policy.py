@@ -939,7 +939,8 @@ def test_every_metric_can_be_gated_with_each_of_its_limits() -> None:
 def _gated(suite: str, metric: Metric, keys: str) -> str:
     return (
         '[audit]\nname = "a"\n[subject]\nload = "m:f"\n[[prune]]\nname = "p"\nratios = [0.5]\n'
-        f"[suites.{suite}.gates]\n{metric.name} = {{ {keys} }}\n"
+        + ("[suites.adversarial]\nattacks = [{ eps = 0.1 }]\n" if suite == "adversarial" else "")
+        + f"[suites.{suite}.gates]\n{metric.name} = {{ {keys} }}\n"
     )
 
 

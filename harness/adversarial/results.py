@@ -63,6 +63,8 @@ class Result:
             return "; ".join(f"strength check {check.name} failed: {check.says}" for check in failed)
         if not self.record["checks"]:
             return f"its strength could not be checked: {self.record['unchecked'] or 'nothing was attacked'}"
+        if not any(check.state == "held" for check in self.checks):
+            return "no strength check could show that the attack works: too few examples"
         return ""
 
 
