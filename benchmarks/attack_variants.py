@@ -1,12 +1,13 @@
-"""How long attacks on a dense network and its pruned variants take, ours beside loops over torchattacks, and what stands.
+"""How long attacks on a dense network and its pruned variants take beside loops over torchattacks, and what stands.
 
-    python benchmarks/attack_variants.py [--quick] [--rounds 3] [--images 1000] [--threads 1] [--autoattack]
+    python benchmarks/attack_variants.py [--quick] [--rounds 3] [--images 1000] [--threads 1]
+    python benchmarks/attack_variants.py --autoattack --images 500 [--setup "mnist adversarial"]
 
-Networks of ``tests/attacked_models.py`` on real digits; variants: dense, and without the smallest 30, 50, 70, 80, 90 % of
-the weights. Every side gets the same models, images and threads, the batch that suits it best of those measured, and
-ends with the forward passes that say what stands. The sides take turns; medians of wall time and of processor time
-(which a busy machine changes less). ``--autoattack`` adds torchattacks' AutoAttack, as it comes and rebuilt with the
-100 steps that it was published with, on one dense and one pruned variant: hours otherwise.
+Networks of ``tests/attacked_models.py`` on real digits; variants: dense, and without the smallest 30, 50, 70, 80, 90 %
+of the weights. Every side gets the same models, images and threads, and ends with the forward passes that say what
+stands. The sides take turns; medians of wall time and of processor time, which a busy machine changes less.
+``--autoattack`` compares with torchattacks' AutoAttack instead, as it comes and rebuilt with the 100 steps that it was
+published with: once, since it takes a quarter of an hour.
 
 Needs mlxtend.
 """
@@ -14,12 +15,15 @@ Needs mlxtend.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import importlib.metadata
+import os
 import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +49,12 @@ SETUPS: dict[str, tuple[networks.Pixels, networks.Training, float]] = {
 }
 THEIR_BATCH, OUR_BATCH = 250, 128
 PACKAGES = ("torch", "torchattacks", "mlxtend", "scikit-learn")
+
+
+def say(*parts: object) -> None:
+    """A line of the result, at once."""
+    sys.stdout.write(" ".join(map(str, parts)) + "\n")
+    sys.stdout.flush()
 
 
 def loop(make: Callable[[torch.nn.Module, float], Any]) -> Side:
@@ -107,6 +117,22 @@ def autoattack_100(model: torch.nn.Module, eps: float) -> Any:
     )
 
 
+PGDS: dict[str, Side] = {
+    "torchattacks PGD-20": loop(pgd(20)),
+    "torchattacks PGD-100": loop(pgd(100)),
+    "audit, quick": ours(strength="quick"),
+    "audit, quick, channels_last": ours(strength="quick", channels_last=True),
+    "audit, quick, bfloat16, channels_last": ours(strength="quick", precision="bfloat16", channels_last=True),
+    "audit, standard": ours(strength="standard"),
+}
+AUTOATTACKS: dict[str, Side] = {
+    "torchattacks AutoAttack": loop(autoattack),
+    "torchattacks AutoAttack, 100 steps": loop(autoattack_100),
+    "audit, standard": ours(strength="standard"),
+    "audit, reference": ours(strength="reference"),
+}
+
+
 def compared(sides: dict[str, Side], setup: Any, rounds: int, first: str) -> None:
     """Turns of all sides, one round not counted unless it is the only one; prints medians and what stands."""
     wall: dict[str, list[float]] = {name: [] for name in sides}
@@ -120,15 +146,15 @@ def compared(sides: dict[str, Side], setup: Any, rounds: int, first: str) -> Non
             stands[name] = side(*setup)
             wall[name].append(time.perf_counter() - start)
             processor[name].append(time.process_time() - used)
-    print("| | wall | processor | times as fast | stand, by variant |\n|---|---|---|---|---|")
+    say("| | wall | processor | times as fast | stand, by variant |\n|---|---|---|---|---|")
     base = statistics.median(processor[first])
     for name in sides:
         used = statistics.median(processor[name])
-        print(
+        say(
             f"| {name} | {statistics.median(wall[name]):.2f} s | {used:.2f} s | {base / used:.1f} "
             f"| {' '.join(map(str, stands[name]))} |"
         )
-    print(flush=True)
+    say()
 
 
 def loaded(name: str, images: int, folder: Path) -> tuple[Models, torch.Tensor, torch.Tensor, float]:
@@ -141,7 +167,7 @@ def curve(setup: Any, counts: Sequence[int]) -> None:
     """Cost against the number of variants: ratios spread evenly from 0 to 0.9."""
     models, clean, targets, eps = setup
     dense = models["dense"]
-    print("| variants | processor | a further variant | gradients | memory |\n|---|---|---|---|---|")
+    say("| variants | processor | a further variant | gradients | memory |\n|---|---|---|---|---|")
     before, last = 0.0, 0
     for count in counts:
         ratios = [0.9 * place / max(counts) for place in range(1, count)]
@@ -152,22 +178,40 @@ def curve(setup: Any, counts: Sequence[int]) -> None:
         more = f"{(used - before) / (count - last):.2f} s"
         kept = sum(point.numel() * point.element_size() for point in found.pool.points) / 2**20
         gradients = sum(victim.work.gradients for victim in found.victims)
-        print(f"| {count} | {used:.2f} s | {more} | {gradients} | {kept:.1f} MiB of points |")
+        say(f"| {count} | {used:.2f} s | {more} | {gradients} | {kept:.1f} MiB of points |")
         before, last = used, count
-    print(flush=True)
+    say()
 
 
 def memory(images: int, count: int, folder: Path) -> float:
-    """Rise of the resident set in MiB while an audit of ``count`` variants runs in shards of 250 images."""
-    import resource
+    """Rise of the resident set in MiB while an audit of ``count`` variants runs in shards of 250 images; Linux only.
 
+    It is sampled, since the process's own peak is that of reading the images.
+    """
     models, clean, targets, eps = loaded("mnist adversarial", images, folder)
     some = networks.variants(models["dense"], tuple(0.9 * place / count for place in range(1, count)))
     arena(some, clean[:50], targets[:50], eps, {"strength": "quick"})
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what reading the images left to the process would hide the rise
+    before, highest, over = resident(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not over.wait(0.005):
+            highest = max(highest, resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     for inputs, classes in zip(clean.split(250), targets.split(250), strict=True):
         arena(some, inputs, classes, eps, {"strength": "quick"})
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    over.set()
+    watcher.join()
+    return highest - before
+
+
+def resident() -> float:
+    """MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def peaks(size: int = 1024) -> dict[str, float]:
@@ -193,9 +237,7 @@ def share(setup: Any, peak: float) -> None:
     used = time.process_time() - start
     passes = sum(2 * victim.work.gradients + victim.work.forwards for victim in found.victims)
     reached = passes * one / used / 1e9
-    print(
-        f"{reached:.0f} GFLOP/s, {reached / peak:.0%} of the float32 peak; a backward pass counted as a forward one\n"
-    )
+    say(f"{reached:.0f} GFLOP/s, {reached / peak:.0%} of the float32 peak; a backward pass counted as a forward one\n")
 
 
 def flops(model: torch.nn.Module, one: torch.Tensor) -> int:
@@ -213,51 +255,36 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--autoattack", action="store_true")
+    parser.add_argument("--setup", nargs="*", choices=list(SETUPS), default=list(SETUPS))
     parser.add_argument("--folder", type=Path, default=Path(".pytest_cache/d/attacked_models"))
     parser.add_argument("--memory", nargs=2, type=int, metavar=("IMAGES", "VARIANTS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     if given.memory:
-        print(f"{memory(*given.memory, given.folder):.0f}")
+        say(f"{memory(*given.memory, given.folder):.0f}")
         return
     images, rounds = (60, 1) if given.quick else (given.images, given.rounds)
-    print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES), platform.python_version())
+    say(", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES), platform.python_version())
     peak = peaks(256 if given.quick else 2048)
-    print(f"matrix product, {given.threads} thread(s): " + ", ".join(f"{k} {v:.0f} GFLOP/s" for k, v in peak.items()))
-    for name in list(SETUPS)[:1] if given.quick else SETUPS:
+    say(f"matrix product, {given.threads} thread(s): " + ", ".join(f"{k} {v:.0f} GFLOP/s" for k, v in peak.items()))
+    for name in list(SETUPS)[:1] if given.quick else given.setup:
         setup = loaded(name, images, given.folder)
-        print(f"\n### {name}, eps {setup[3]:g}, {images} images\n")
-        sides: dict[str, Side] = {"torchattacks PGD-20": loop(pgd(20))}
-        if not given.quick:
-            sides["torchattacks PGD-100"] = loop(pgd(100))
-        sides["audit, quick"] = ours(strength="quick")
-        sides["audit, quick, channels_last"] = ours(strength="quick", channels_last=True)
-        sides["audit, quick, bfloat16, channels_last"] = ours(
-            strength="quick", precision="bfloat16", channels_last=True
-        )
-        sides["audit, standard"] = ours(strength="standard")
-        compared(sides, setup, rounds, "torchattacks PGD-20")
-        share(setup, peak["float32"])
+        say(f"\n### {name}, eps {setup[3]:g}, {images} images\n")
         if given.autoattack:
-            two = ({key: setup[0][key] for key in ("dense", "magnitude@0.8")}, *setup[1:])
-            compared(
-                {
-                    "torchattacks AutoAttack": loop(autoattack),
-                    "torchattacks AutoAttack, 100 steps": loop(autoattack_100),
-                    "audit, standard": ours(strength="standard"),
-                    "audit, reference": ours(strength="reference"),
-                },
-                two,
-                1,
-                "torchattacks AutoAttack",
-            )
+            compared(AUTOATTACKS, setup, 1, next(iter(AUTOATTACKS)))
+            continue
+        sides = {name: side for name, side in PGDS.items() if not given.quick or "100" not in name}
+        compared(sides, setup, rounds, next(iter(PGDS)))
+        share(setup, peak["float32"])
+    if given.autoattack:
+        return
     first = loaded(next(iter(SETUPS)), images, given.folder)
     curve(first, (1, 2) if given.quick else (1, 2, 4, 6, 8, 12))
-    print("| images | variants | peak memory above the start |\n|---|---|---|")
+    say("| images | variants | peak memory above the start |\n|---|---|---|")
     for size, count in ((60, 2),) if given.quick else ((250, 6), (1000, 6), (1000, 12)):
         asked = [sys.executable, __file__, "--memory", str(size), str(count), "--folder", str(given.folder)]
         rise = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-        print(f"| {size} | {count} | {rise} MiB |", flush=True)
+        say(f"| {size} | {count} | {rise} MiB |")
 
 
 if __name__ == "__main__":

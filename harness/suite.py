@@ -220,5 +220,8 @@ class ObservingSuite(Suite, Protocol):
     def observe(self, models: Models, options: BaseModel) -> Mapping[str, Observed]:
         """What it saw of each model; one that could not be observed has an error of its own."""
 
+    def contradictions(self, context: Context, options: BaseModel) -> list[str]:
+        """Where what it observed of one model contradicts itself, the policy or what the model said; one line each."""
+
     def chapter(self, contexts: Sequence[Context], options: BaseModel) -> Chapter:
         """What reports show of it, from the same contexts as the measurements, dense first."""

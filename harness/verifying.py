@@ -17,14 +17,17 @@ from pruneproof import evidence as records
 from pruneproof.errors import PolicyError, PruneProofError
 from pruneproof.estimates import Proportion
 from pruneproof.evidence import Evidence, GateRow, Row, VariantRow
-from pruneproof.measuring import Taken, measure, measurement_rows
-from pruneproof.outcomes import Examples
+from pruneproof.measuring import Taken, context, measure, measurement_rows
+from pruneproof.observed import Observed
+from pruneproof.outcomes import Examples, Predictions
 from pruneproof.policy import DENSE, Policy
 from pruneproof.recipe import words
 from pruneproof.suite import Facts
 from pruneproof.verdicts import Verdict
 
 TOLERANCE = 1e-9
+NOT_WHOLE = (LookupError, ValueError, TypeError, AttributeError, StopIteration)
+"""What reading observations raises that somebody shortened or mixed up."""
 
 
 def verify(folder: Path, against: Path | None = None) -> list[str]:
@@ -116,12 +119,20 @@ def _derived(found: Evidence, asked: Policy, folder: Path) -> list[str]:
     problems = list(_examples(examples, facts))
     if problems:
         return problems
-    taken = {
-        name: measure(asked, name, examples, predictions, said[DENSE], seen[name]) for name, predictions in said.items()
-    }
-    problems += _measurements(found, asked, taken)
+    problems += _observations(asked, examples, said, seen)
     names = [row.name for row in found.variants if row.error is None and row.name in said]
-    if observing.chapters(asked, names, examples, said.__getitem__, seen.__getitem__) != found.chapters:
+    try:
+        taken = {
+            name: measure(asked, name, examples, predictions, said[DENSE], seen[name])
+            for name, predictions in said.items()
+        }
+        shown = observing.chapters(asked, names, examples, said.__getitem__, seen.__getitem__)
+    except NOT_WHOLE:
+        if not problems:
+            raise
+        return problems
+    problems += _measurements(found, asked, taken)
+    if shown != found.chapters:
         problems.append("what the suites show is not what follows from their observations")
     expansion = gates.expand(asked, facts)
     return problems + _compared(found, _judged(asked, expansion, examples, taken), asked, expansion)
@@ -135,6 +146,25 @@ def _examples(examples: Examples, facts: Facts) -> Iterator[str]:
         counted = examples.segments[column].value_counts().to_dict() if column in examples.segments else {}
         if counted != dict(values):
             yield f"outcomes and evidence disagree about segment column '{column}'"
+
+
+def _observations(
+    asked: Policy,
+    examples: Examples,
+    said: Mapping[str, Predictions],
+    seen: Mapping[str, Mapping[str, Observed]],
+) -> Iterator[str]:
+    """What suites kept that needed the models, as far as it can be held against anything."""
+    for name, here in seen.items():
+        for suite, observing_suite in observing.suites(asked).items():
+            if suite not in here or here[suite].error is not None:
+                continue
+            given = context(name, examples, said[name], said[DENSE], here[suite])
+            try:
+                found = observing_suite.contradictions(given, asked.suites[suite].options)
+            except NOT_WHOLE as error:
+                found = [f"what was observed is not whole ({type(error).__name__}: {error})"]
+            yield from (f"{name}: {suite}: {line}" for line in found)
 
 
 def _measurements(found: Evidence, asked: Policy, taken: Mapping[str, Taken]) -> Iterator[str]:

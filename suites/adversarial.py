@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from pruneproof.adversarial.entries import WORST, Entry, spelled
-from pruneproof.adversarial.entries import options as options_of
+from pruneproof.adversarial.entries import WORST, Entry, attack, spelled
 from pruneproof.suite import CLASSIFICATION, REGRESSION, Context, Facts, Measurement, Member, Metric
 from pruneproof.tables import Record, Text
 
@@ -82,6 +81,12 @@ class Options(Record):
             raise ValueError("expected bounds = [low, high] with low < high")
         if len({goal.called for goal in self.goals}) < len(self.goals):
             raise ValueError("expected distinct goals")
+        if any(goal.source == goal.to for goal in self.goals):
+            raise ValueError("expected a goal from one class to another")
+        if self.shard < self.strength_examples:
+            raise ValueError(f"expected a shard of at least the {self.strength_examples} strength_examples")
+        if len(set(self.by)) != len(self.by) or {"class", "attack", "goal", "source"} & set(self.by):
+            raise ValueError("expected distinct columns in 'by', none of them called class, attack, goal or source")
         return self
 
 
@@ -162,6 +167,12 @@ class Adversarial:
             for member in self.members(metric, context.facts, options)
         ]
 
+    def contradictions(self, context: Context, options: BaseModel) -> list[str]:
+        from pruneproof.adversarial import consistency
+
+        assert isinstance(options, Options)
+        return list(consistency.contradictions(context, options))
+
     def chapter(self, contexts: Sequence[Context], options: BaseModel) -> Chapter:
         from pruneproof.adversarial import showing
 
@@ -170,7 +181,9 @@ class Adversarial:
 
 
 def _starts(entry: Entry) -> int:
-    found = getattr(options_of(entry.name, entry.own), "restarts", 1)
+    """Random starts that it asks for; an attack without such a parameter has one."""
+    field = attack(entry.name).options.model_fields.get("restarts")
+    found = entry.own.get("restarts", 1 if field is None else field.default)
     return found if isinstance(found, int) else 1
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import pruneproof
-from pruneproof import evidence, observed, policy_file, verifying
+from pruneproof import digests, evidence, observed, policy_file, verifying
 from pruneproof.adversarial import replaying
 from pruneproof.adversarial.results import results
 from pruneproof.errors import EvidenceError, PolicyError
@@ -292,11 +292,15 @@ MISTAKES = [
     ("curve", "label = 'worst', curve", "another label"),
     ("bounds = [-6, 6]", "bounds = [6, -6]", "low < high"),
     ("}]", '}, { name = "audit", eps = 0.1 }]', "distinct labels"),
+    ('["region"]', '["region", "region"]', "distinct columns"),
+    ("bounds =", "shard = 20\nbounds =", "strength_examples"),
+    ("bounds =", 'goals = [{ from = "no", to = "no" }]\nbounds =', "one class to another"),
+    ("eps = 0.2", f'eps = "1{"0" * 400}/1"', "a fraction such as"),
     ("max_drop = 0.1", "max_rise = 0.1", "no limit for robust_accuracy"),
 ]
 
 
-@pytest.mark.parametrize(("right", "wrong", "said"), MISTAKES, ids=[wrong for _, wrong, _ in MISTAKES])
+@pytest.mark.parametrize(("right", "wrong", "said"), MISTAKES, ids=[wrong[:40] for _, wrong, _ in MISTAKES])
 def test_a_mistake_in_the_policy_is_one_line_that_says_what_is_right(right: str, wrong: str, said: str) -> None:
     assert SUITE.count(right) == 1
     with pytest.raises(PolicyError) as caught:
@@ -306,6 +310,8 @@ def test_a_mistake_in_the_policy_is_one_line_that_says_what_is_right(right: str,
 
 UNFIT = [
     ("eps = 0.2,", "eps = 13,", "larger than the range of the data"),
+    ("curve = [0.05, 0.1]", "curve = [0.05, 13]", "larger than the range of the data"),
+    ('norm = "Linf"', 'norm = "Linf", restarts = 0', "greater than or equal to 1"),
     ("bounds = [-6, 6]\n", "", "does not say what inputs it can meet"),
     ("bounds = [-6, 6]", "bounds = [0, 1]", "lies outside the stated bounds"),
     ("bounds = [-6, 6]", 'bounds = [-6, 6]\ngoals = [{ from = "no", to = "maybe" }]', "no class 'maybe'"),
@@ -403,3 +409,264 @@ def test_a_segmentation_model_is_attacked_by_a_criterion_of_its_own(tmp_path: Pa
     assert verifying.verify(tmp_path / "out") == []
     for one in replaying.replay(tmp_path / "out", "mag@0.9"):
         assert one.points == one.inside == one.fooled
+
+
+def spoiled(folder: Path, change: Callable[[dict, dict], None]) -> list[str]:
+    """Contradictions in evidence of which one variant's observations were changed, and the digest with them."""
+    file = folder / "out" / "observed" / "adversarial" / "mag@0.3.npz"
+    seen = observed.read(file)
+    record, arrays = json.loads(json.dumps(seen.record)), {name: array.copy() for name, array in seen.arrays.items()}
+    change(record, arrays)
+    observed.write(file, Observed(record, arrays))
+    path = folder / "out" / evidence.FILE
+    table = json.loads(path.read_text("utf-8"))
+    table["digests"]["observed/adversarial/mag@0.3.npz"] = digests.of_file(file)
+    path.write_text(json.dumps(table), "utf-8")
+    return verifying.verify(folder / "out")
+
+
+def kept(record: dict, arrays: dict, rows: np.ndarray) -> None:
+    for name in ("rows", "clean", "budget", "stage", "distance", "queries", "answers"):
+        arrays[f"attack0/{name}"] = arrays[f"attack0/{name}"][rows]
+
+
+def without_fallen(record: dict, arrays: dict) -> None:
+    kept(record, arrays, np.flatnonzero(arrays["attack0/budget"] < 0))
+
+
+def row_twice(record: dict, arrays: dict) -> None:
+    arrays["attack0/rows"][1] = arrays["attack0/rows"][0]
+
+
+def outside(record: dict, arrays: dict) -> None:
+    arrays["attack0/rows"][0] = 10**6
+
+
+def without_points(record: dict, arrays: dict) -> None:
+    arrays["attack0/points"], arrays["attack0/point_rows"] = arrays["attack0/points"][:0], np.zeros(0, dtype=np.int64)
+
+
+def stands_with_points(record: dict, arrays: dict) -> None:
+    arrays["attack0/budget"][:] = -1
+
+
+def far(record: dict, arrays: dict) -> None:
+    fell = arrays["attack0/clean"] & (arrays["attack0/budget"] >= 0)
+    arrays["attack0/distance"][np.flatnonzero(fell)[0]] = 1e9
+
+
+def in_record(key: str, value: object) -> Callable[[dict, dict], None]:
+    def change(record: dict, arrays: dict) -> None:
+        record["attacks"][0][key] = value
+
+    return change
+
+
+def no_attack(record: dict, arrays: dict) -> None:
+    record["attacks"] = []
+
+
+def grown(record: dict, arrays: dict) -> None:
+    record["sequential"] = True
+
+
+SPOILED = {
+    "without the examples that fell": without_fallen,
+    "an example twice": row_twice,
+    "an example outside the test set": outside,
+    "without points": without_points,
+    "standing, with the points that fooled": stands_with_points,
+    "a distance beyond the budget": far,
+    "without strength checks": in_record("checks", []),
+    "of another norm": in_record("norm", "L2"),
+    "of other parameters": in_record("own", {"strength": "quick"}),
+    "of another budget": in_record("eps", 0.05),
+    "of fewer budgets": in_record("budgets", [0.2]),
+    "of impossible transfer": in_record("transfer", {"dense": [7, 3]}),
+    "without the attack": no_attack,
+    "as if the sample had grown": grown,
+    "without a key": in_record("kind", None),
+}
+
+
+@pytest.mark.parametrize("change", SPOILED.values(), ids=SPOILED)
+def test_observations_that_contradict_themselves_or_the_policy_do_not_verify(
+    change: Callable[[dict, dict], None], copied: Path
+) -> None:
+    problems = spoiled(copied, change)
+    assert any(problem.startswith("mag@0.3: adversarial: ") for problem in problems)
+
+
+def test_observations_written_again_unchanged_verify(copied: Path) -> None:
+    assert spoiled(copied, lambda record, arrays: None) == []
+
+
+def test_evidence_of_a_weaker_attack_does_not_verify_under_the_policy_of_a_stronger_one(copied: Path) -> None:
+    stronger = policy_file.parse(POLICY.replace('norm = "Linf"', 'norm = "Linf", restarts = 5'), "audit.toml")
+    path = copied / "out" / evidence.FILE
+    table = json.loads(path.read_text("utf-8"))
+    table["policy"] |= {"text": stronger.text, "sha256": stronger.sha256}
+    path.write_text(json.dumps(table), "utf-8")
+    problems = verifying.verify(copied / "out")
+    assert any("its parameters are not those of the policy" in problem for problem in problems)
+
+
+SORTED = conftest.SUBJECT.replace(
+    "inputs = torch.randn(N, 6, generator=generator)",
+    "inputs = torch.randn(N, 6, generator=generator)\n    inputs = inputs[inputs[:, 0].abs().argsort(descending=True)]",
+)
+"""The tiny test set with the examples first that are farthest from where the model changes its mind."""
+
+
+def test_goals_are_tried_on_a_random_sample_however_the_test_set_is_sorted(tiny: Tiny, tmp_path: Path) -> None:
+    aimed = POLICY.replace("bounds", 'goals = [{ from = "yes", to = "no" }]\nmost = 150\nbounds').replace(
+        "transfer_success_rate = { max = 0.999 }", "targeted_success_rate = { max = 0.5 }"
+    )
+    found = pruneproof.audit(tiny(tmp_path, n=1000, policy=aimed, subject=SORTED))
+    # Of all examples of the class, those within 0.2 of the boundary can be turned; none of the first 150 could.
+    expected = float((boundary(1000) <= EPS).mean())
+    assert value(found, "dense", "targeted_success_rate", {"goal": "yes->no"}) == pytest.approx(expected, abs=0.08)
+
+
+def test_robust_accuracy_of_a_sample_and_transfer_do_not_depend_on_how_the_test_set_is_sorted(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    some = POLICY.replace("bounds", "most = 200\nbounds")
+    found = pruneproof.audit(tiny(tmp_path, n=1000, policy=some, subject=SORTED))
+    expected = float((boundary(1000) > EPS).mean())
+    assert value(found, "dense", "robust_accuracy", {"attack": "audit"}) == pytest.approx(expected, abs=0.08)
+    row = gate(found, "mag@0.3", "transfer_success_rate:max[source=dense]")
+    assert row.n > 10
+
+
+def test_a_larger_budget_of_the_curve_changes_nothing_of_what_is_about_the_attacks_own(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    narrow = pruneproof.audit(tiny(tmp_path / "a", policy=POLICY))
+    wide = pruneproof.audit(
+        tiny(tmp_path / "b", policy=POLICY.replace("curve = [0.05, 0.1]", "curve = [0.05, 0.1, 2]"))
+    )
+    for metric, segment in (("transfer_success_rate", {"source": "dense"}), ("robust_accuracy", {"attack": "audit"})):
+        assert value(narrow, "mag@0.3", metric, segment) == value(wide, "mag@0.3", metric, segment)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.25), ("L2", 2.0), ("L1", 5.0)])
+def test_the_median_perturbation_of_a_linear_model_is_the_closed_form_one(
+    norm: str, eps: float, tmp_path: Path
+) -> None:
+    (tmp_path / "linear.py").write_text(LINEAR, "utf-8")
+    (tmp_path / "audit.toml").write_text(
+        '[audit]\nname = "linear"\n[subject]\nload = "linear:subject"\n'
+        '[[variant]]\nname = "same"\nload = "linear:model"\n'
+        f'[suites.adversarial]\nattacks = [{{ name = "audit", norm = "{norm}", eps = {eps} }}]\nbounds = [-100, 100]\n'
+        "[suites.adversarial.gates]\nmedian_perturbation = { min = 0.001 }\n",
+        "utf-8",
+    )
+    found = pruneproof.audit(tmp_path / "audit.toml")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import linear
+    finally:
+        sys.path.remove(str(tmp_path))
+        sys.modules.pop("linear", None)
+    weight, inputs = linear.WEIGHT.double(), linear.INPUTS.double()
+    scores = inputs @ weight.T
+    targets = scores.argmax(dim=1)
+    slopes = weight[targets][:, None] - weight[None]
+    gaps = scores.gather(1, targets[:, None]) - scores
+    dual = {"Linf": 1, "L2": 2, "L1": float("inf")}[norm]
+    far = gaps / torch.linalg.vector_norm(slopes, ord=dual, dim=2).clamp(min=1e-12)
+    far[torch.arange(len(far)), targets] = torch.inf
+    expected = float(np.median(np.minimum(far.amin(dim=1).numpy(), eps)))
+    assert value(found, "same", "median_perturbation", {"attack": "audit"}) == pytest.approx(expected, rel=0.02)
+
+
+LINEAR = """
+import torch
+
+import pruneproof
+
+generator = torch.Generator().manual_seed(0)
+WEIGHT = torch.randn(5, 30, generator=generator) / 30**0.5
+INPUTS = torch.randn(300, 30, generator=generator)
+
+
+def model():
+    net = torch.nn.Linear(30, 5, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(WEIGHT)
+    return net
+
+
+def subject():
+    return pruneproof.Subject(
+        model=model(), task="classification", test=pruneproof.Data(INPUTS, (INPUTS @ WEIGHT.T).argmax(dim=1))
+    )
+"""
+
+
+@pytest.mark.parametrize("name", ["APGD", "APGDT"])
+def test_a_class_that_returns_the_clean_example_where_nothing_fooled_raises_no_false_alarm(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "linear.py").write_text(LINEAR, "utf-8")
+    (tmp_path / "audit.toml").write_text(
+        '[audit]\nname = "linear"\n[subject]\nload = "linear:subject"\n'
+        '[[variant]]\nname = "same"\nload = "linear:model"\n'
+        f'[suites.adversarial]\nattacks = [{{ name = "{name}", eps = 0.02, norm = "Linf" }}]\nbounds = [-100, 100]\n'
+        "[suites.adversarial.gates]\nrobust_accuracy = { min = 0.5 }\n",
+        "utf-8",
+    )
+    found = pruneproof.audit(tmp_path / "audit.toml")
+    assert gate(found, "same", f"robust_accuracy:min[attack={name}]").verdict == "PASS"
+
+
+def test_audit_searches_a_table_whose_model_has_no_gradients(tmp_path: Path) -> None:
+    (tmp_path / "counted.py").write_text(
+        """
+import torch
+
+import pruneproof
+
+
+class Sum(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Linear(2, 1)
+        with torch.no_grad():
+            self.body.weight.fill_(1.0)
+            self.body.bias.fill_(-4.5)
+
+    def forward(self, x):
+        with torch.no_grad():
+            return self.body(x)
+
+
+def subject():
+    inputs = torch.cartesian_prod(torch.arange(10.0), torch.arange(10.0))
+    columns = [pruneproof.Column(name, "integer", low=0, high=9) for name in ("a", "b")]
+    return pruneproof.Subject(
+        model=Sum(),
+        task="classification",
+        test=pruneproof.Data(inputs, (inputs.sum(dim=1) > 4.5).long()),
+        domain=pruneproof.Table(columns),
+    )
+
+
+def same():
+    return Sum()
+""",
+        "utf-8",
+    )
+    (tmp_path / "audit.toml").write_text(
+        '[audit]\nname = "counted"\n[subject]\nload = "counted:subject"\n'
+        '[[variant]]\nname = "same"\nload = "counted:same"\n'
+        '[suites.adversarial]\nattacks = [{ name = "audit", eps = 2 }]\n'
+        "[suites.adversarial.gates]\nrobust_accuracy = { min = 0.5 }\n",
+        "utf-8",
+    )
+    found = pruneproof.audit(tmp_path / "audit.toml")
+    # Two units change the sum by two: of 100 pairs those whose sum is 3, 4, 5 or 6 can cross from 4 to 5 or back.
+    sums = np.add.outer(np.arange(10), np.arange(10))
+    expected = 1 - float(np.isin(sums, [3, 4, 5, 6]).mean())
+    assert value(found, "same", "robust_accuracy", {"attack": "audit"}) == pytest.approx(expected)

@@ -16,7 +16,8 @@ from torch.nn import functional
 from pruneproof.adversarial.arena import Arena
 from pruneproof.adversarial.ascent import CROSS_ENTROPY, MARGIN, Ascent, Climb, cosine, objective, way_left
 from pruneproof.adversarial.ball import Ball
-from pruneproof.adversarial.pursuit import CHECKED, Leg, Pursuit
+from pruneproof.adversarial.convolutions import FastFirstLayers
+from pruneproof.adversarial.pursuit import CHECKED, Leg, Pursuit, tiles
 from pruneproof.adversarial.victim import Gradient, Victim
 from pruneproof.attacks.audit import ATTACK, Options
 from pruneproof.domain import Criterion
@@ -338,3 +339,37 @@ def test_reference_refuses_what_autoattack_does_not_know() -> None:
         attacked([Victim("dense", model, targets)], clean, Ball("Linf", 0.1, 0.0, 1.0), {"strength": "reference"})
     with pytest.raises(MeasurementError, match="Linf and L2"):
         attacked([Victim("dense", model, targets)], clean, Ball("L1", 0.1, 0.0, 1.0), {"strength": "reference"})
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_gradient_of_a_first_layer_is_the_same_by_the_faster_formula(data: st.DataObject) -> None:
+    channels, apart = data.draw(st.sampled_from([(1, False), (3, True), (1, True)]))
+    kernel = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    stride = kernel if apart else data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding = (0, 0) if apart else data.draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    layer = (
+        nn.Conv2d(channels, 5, kernel, stride, padding, bias=data.draw(st.booleans())).double().requires_grad_(False)
+    )
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 100)))
+    image = torch.rand(3, channels, 9, 7, dtype=torch.float64, generator=generator, requires_grad=True)
+    weights = torch.rand(layer(image).shape, dtype=torch.float64, generator=generator)
+    (expected,) = torch.autograd.grad((layer(image) * weights).sum(), image)
+    with FastFirstLayers():
+        made = layer(image)
+        (found,) = torch.autograd.grad((made * weights).sum(), image)
+    assert "_Convolution" in type(made.grad_fn).__name__
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(made, layer(image))
+
+
+def test_tiles_are_corners_of_the_ball_the_same_for_whoever_asks_and_others_for_every_climb() -> None:
+    clean = 0.3 + 0.4 * torch.rand(6, 3, 16, 10, generator=torch.Generator().manual_seed(0))
+    arena = Arena([], clean, Ball("Linf", 0.1, 0.0, 1.0), seed=0)
+    first, again, other = tiles(arena, 0, 0), tiles(arena, 0, 0), tiles(arena, 0, 1)
+    torch.testing.assert_close((first - clean).abs(), torch.full_like(clean, 0.1))
+    assert torch.equal(first, again)
+    assert 0.3 < (first == other).double().mean() < 0.7
+    # of 16 rows in sevenths three go together, of 10 columns two
+    signs = (first > clean)[:, :, :15, :]
+    assert (signs.reshape(6, 3, 5, 3, 5, 2) == signs.reshape(6, 3, 5, 3, 5, 2)[:, :, :, :1, :, :1]).all()

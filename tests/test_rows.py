@@ -15,6 +15,7 @@ from row_oracle import Case, cases, problems
 from scipy.optimize import minimize
 
 from pruneproof.adversarial.repair import Proposal
+from pruneproof.adversarial.row_listing import listed
 from pruneproof.adversarial.rows import RowSpace
 from pruneproof.adversarial.stated import check, validate
 from pruneproof.domain import Column, OneHot, Sum, Table
@@ -395,3 +396,21 @@ def test_an_unaffordable_choice_is_left_and_the_rest_of_the_budget_spent_on_numb
     found = space.repairs.settle(Proposal(CLEAN, torch.tensor([[100.0, 0.0, 0.0]]).double(), torch.tensor([[2, 1]])))
     # The channel costs 2 and is taken first, the country costs 3; half a unit is left: 50 of the amount.
     assert found[0].tolist() == [990.0, 99.0, 31.0, 2.0, 2.0, 1.0, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("clean", [0.3, 0.5, 0.6, 0.7, 0.9])
+@pytest.mark.parametrize("step", [0.1, 0.05])
+def test_a_column_of_fractional_steps_reaches_its_own_bounds_whatever_float32_makes_of_them(
+    clean: float, step: float
+) -> None:
+    column = Column("discount", "integer", low=0.0, high=1.0, step=step)
+    space = RowSpace(Table([column, Column("other", mutable=False)]), "L1", 1.0)
+    rows = torch.tensor([[clean, 0.0]])
+    low, high = space.repairs.reach(rows)
+    assert (round(float(low[0, 0]) / step), round(float(high[0, 0]) / step)) == (
+        -round(clean / step),
+        round((1 - clean) / step),
+    )
+    found = listed(space, rows[0], 100)
+    assert found is not None
+    assert len(found) == round(1 / step)  # every multiple but the clean one

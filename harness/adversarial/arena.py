@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -155,6 +156,17 @@ class Arena:
         """A context that records what a stage of the attack costs and yields; submit inside it."""
         self.stages.append(Stage(name, victim.name, tried))
         return _Timed(self.stages[-1], victim)
+
+    def shared(self, fight: Callable[[Victim], None]) -> None:
+        """Every victim, all of them in evaluation mode: what fooled others, then ``fight``; at the end every point on
+        everybody."""
+        with contextlib.ExitStack() as still:
+            for victim in self.victims:
+                still.enter_context(victim.attacked())
+            for victim in self.victims:
+                self.replay("replay", [victim])
+                fight(victim)
+            self.replay("closure")
 
     def submit(self, victim: Victim, stage: Stage, rows: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         """Proposes ``points`` for ``rows``; ``(n,)`` booleans of those that count.

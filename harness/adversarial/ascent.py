@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from pruneproof.adversarial.arena import Arena, Stage
 from pruneproof.adversarial.ball import Ball
+from pruneproof.adversarial.convolutions import FastFirstLayers
 from pruneproof.adversarial.victim import Victim, lead
 
 CROSS_ENTROPY, MARGIN = -1, -2
@@ -32,9 +33,9 @@ RIVALS = 9
 """Wrong classes that a climb remembers, as many as AutoAttack aims at."""
 
 
-def cosine(steps: int) -> tuple[float, ...]:
-    """Step sizes in budgets, from 1 down to nearly 0 along half a cosine (Loshchilov & Hutter 2017, 1608.03983)."""
-    return tuple(0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps))
+def cosine(steps: int, first: float = 1.0) -> tuple[float, ...]:
+    """Step sizes, from ``first`` down to nearly 0 along half a cosine (Loshchilov & Hutter 2017, arXiv 1608.03983)."""
+    return tuple(first * 0.5 * (1 + math.cos(math.pi * step / steps)) for step in range(steps))
 
 
 def way_left(led: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -146,7 +147,8 @@ class Ascent:
         while seats.fill():
             who = seats.who
             goals = climb.goals[who]
-            found = victim.gradient(seats.points, climb.rows[who], objective(goals, self.arena.aim), self.arena.aim)
+            with FastFirstLayers():
+                found = victim.gradient(seats.points, climb.rows[who], objective(goals, self.arena.aim), self.arena.aim)
             fooled = found.fooled.cpu()
             if found.scores is not None:
                 self._look(climb, who, found.scores.detach().cpu())
@@ -240,7 +242,7 @@ class _Seats:
             moved = value.sign_().mul_(unit * lengths).add_(self.points)
             self.points = torch.minimum(torch.maximum(moved, self.lower), self.upper)
             return
-        share = sizes.reshape(-1, *[1] * (value.ndim - 1))
+        share = sizes.clamp(max=1.0).reshape(-1, *[1] * (value.ndim - 1))
         moved = self.points.double() + share * (self._vertex(value).double() - self.points.double())
         self.points = self.space.project(self.clean, moved)
 
@@ -253,7 +255,8 @@ class _Seats:
         wide = gradient.double()
         largest = wide.abs().flatten(1).amax(dim=1).reshape(-1, *[1] * (wide.ndim - 1))
         far = self.clean.double() + wide / largest.clamp_min(torch.finfo(torch.float64).tiny) * unit.square() * FAR
-        return self.space.project(self.clean, torch.where(largest > 0, far, self.points.double()))
+        found: torch.Tensor = self.space.project(self.clean, torch.where(largest > 0, far, self.points.double()))
+        return found
 
     def leave(self, fooled: torch.Tensor, gone: torch.Tensor) -> None:
         """Frees the seats of those who are ``gone``, and of other climbs of the examples that look ``fooled``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from pruneproof import observed
 from pruneproof.adversarial import charges, spaces, stopping, strength
 from pruneproof.adversarial.arena import Arena
+from pruneproof.adversarial.ball import Ball
 from pruneproof.adversarial.charges import Charge
 from pruneproof.adversarial.earlier import Earlier
 from pruneproof.adversarial.material import Material, Shard
+from pruneproof.adversarial.nearest import nearest
 from pruneproof.adversarial.space import Space
 from pruneproof.adversarial.trace import Trace
 from pruneproof.adversarial.victim import Victim
@@ -29,11 +32,9 @@ if TYPE_CHECKING:
     from pruneproof.suites.adversarial import Options
 
 TRANSFERRED = 200
-"""Examples of the first shard on which points of every variant are tried on every other."""
+"""Examples on which points of every variant are tried on every other."""
 DRAWS = 8
 """Forward passes that one answer of a model is averaged over that draws random numbers."""
-HALVINGS = 10
-"""Bisections of the way from a clean example to the point that fooled."""
 SHOTS = 4
 """Examples a variant that the report can show."""
 
@@ -58,6 +59,7 @@ class Campaign:
         self.charges = charges.charges(subject, options, self.material, len(models.examples.facts.classes))
         self.earlier = Earlier(models.folder / options.replay, models) if options.replay else None
         self._broken: dict[str, str] = {}
+        self._draws: dict[str, int] = {}
 
     def run(self) -> dict[str, Observed]:
         """What was observed of each model."""
@@ -67,7 +69,7 @@ class Campaign:
                 stack.enter_context(victim.attacked())
             self._draws = {name: self._preflight(name, model) for name, model in built.items()}
             self._models = {name: model for name, model in built.items() if name not in self._broken}
-            traces = [self._attacked(place, charge) for place, charge in enumerate(self.charges)]
+            traces = [self._attacked(charge) for charge in self.charges]
             goals = [self._aimed(place, goal) for place, goal in enumerate(self.options.goals)]
         found = {name: self._observed(name, traces, goals) for name in self._models}
         return found | {name: observed.failed(reason) for name, reason in self._broken.items()}
@@ -84,7 +86,7 @@ class Campaign:
             logit_threshold=0.0 if threshold is None else float(np.log(threshold) - np.log1p(-threshold)),
             criterion=subject.criterion,
             batch=self.options.batch,
-            draws=self._draws.get(name, 1) if hasattr(self, "_draws") else 1,
+            draws=self._draws.get(name, 1),
         )
 
     def _ready(
@@ -101,7 +103,7 @@ class Campaign:
         victim = self._victim(name, model, shard)
         try:
             victim.fooled(shard.clean, rows)
-            if any(charge.attack.gradients for charge in self.charges) and shard.clean.is_floating_point():
+            if any(_needs_gradients(charge) for charge in self.charges) and shard.clean.is_floating_point():
                 victim.gradient(shard.clean, rows, _first_score)
             return DRAWS if strength.stochastic(victim, shard.clean, rows) else 1
         except PruneProofError as error:
@@ -112,16 +114,16 @@ class Campaign:
 
     # One entry
 
-    def _attacked(self, place: int, charge: Charge) -> dict[str, Trace]:
+    def _attacked(self, charge: Charge) -> dict[str, Trace]:
         """One entry on every model, shard by shard."""
         traces = {name: Trace() for name in self._models}
         left = list(self._models)
         for number, positions in enumerate(self._blocks()):
             self.models.progress(f"{charge.entry.called}: attacking {len(positions)} examples of {', '.join(left)}")
             shard = self.material.shard(positions.tolist())
-            arena = self._fought(place, charge, positions, shard, left, traces)
+            arena = self._fought(charge, positions, shard, left, traces)
             if number == 0:
-                self._examined(place, charge, shard, arena, traces)
+                self._examined(charge, arena, traces)
                 self._exchanged(arena, traces)
             if self.options.sequential:
                 left = self._undecided(charge, traces, left)
@@ -131,14 +133,16 @@ class Campaign:
 
     def _fought(
         self,
-        place: int,
         charge: Charge,
         positions: NDArray[np.int64],
         shard: Shard,
         names: Sequence[str],
         traces: Mapping[str, Trace],
     ) -> Arena:
-        """One shard through all budgets, the smallest first: what fell within a smaller one fell within the larger."""
+        """One shard through all budgets, the smallest first: what fell within a smaller one fell within the larger.
+
+        Gives the arena of the entry's own budget.
+        """
         victims, clean, space = self._ready(charge, names, shard)
         n = len(positions)
         at = {name: np.full(n, -1) for name in names}
@@ -146,6 +150,7 @@ class Campaign:
         queries = {name: np.full(n, np.nan) for name in names}
         right = np.ones((len(victims), n), dtype=bool)
         arena: Arena | None = None
+        own: Arena | None = None
         for level, budget in enumerate(charge.entry.budgets):
             before = arena
             arena = Arena(
@@ -159,10 +164,11 @@ class Campaign:
             if before is None:
                 right = arena.standing.numpy().copy()
             else:
-                arena.fell_by = before.fell_by
+                arena.fell_by = before.fell_by.clone()
             if self.earlier is not None:
                 self.earlier.enter(arena, charge.entry.called, positions, None if before is None else before.space)
             charge.attack.run(arena, charge.own)
+            own = arena if budget == charge.entry.eps else own
             for index, victim in enumerate(victims):
                 trace = traces[victim.name]
                 mine = [stage for stage in arena.stages if stage.victim == victim.name]
@@ -175,13 +181,15 @@ class Campaign:
                 for row in np.flatnonzero(fell):
                     stages[victim.name][row] = trace.place(arena.stages[int(arena.fell_at[index, row])].name)
         assert arena is not None
+        assert own is not None
         for index, victim in enumerate(victims):
-            self._gathered(traces[victim.name], victim, arena, index, positions, right[index], at, stages)
+            self._gathered(charge, traces[victim.name], victim, arena, index, positions, right[index], at, stages)
             traces[victim.name].queries += queries[victim.name].tolist()
-        return arena
+        return own
 
     def _gathered(
         self,
+        charge: Charge,
         trace: Trace,
         victim: Victim,
         arena: Arena,
@@ -199,7 +207,7 @@ class Campaign:
         if rows:
             points = torch.stack([arena.pool.points[numbers[row]] for row in rows])
             where = torch.tensor(rows)
-            distance[rows] = self._shortest(victim, arena, where, points)
+            distance[rows] = self._distances(charge, victim, arena, where, points)
             answers[rows] = self._answers(victim, points, where)
             trace.points.add(points)
             trace.point_rows += positions[rows].tolist()
@@ -210,21 +218,14 @@ class Campaign:
         trace.distance += distance.tolist()
         trace.answers += answers.tolist()
 
-    def _shortest(self, victim: Victim, arena: Arena, rows: torch.Tensor, points: torch.Tensor) -> NDArray[np.float64]:
-        """The distance of the nearest point to the clean one, on the way to the one that fooled, that fools too."""
+    def _distances(
+        self, charge: Charge, victim: Victim, arena: Arena, rows: torch.Tensor, points: torch.Tensor
+    ) -> NDArray[np.float64]:
+        """Of each example: the smallest budget that some point of it fools with, as far as it is known."""
         clean = arena.clean[rows]
-        if self.kind != "box":
+        if not isinstance(arena.space, Ball):
             return arena.space.distance(clean, points).numpy()
-        low, high = torch.zeros(len(rows), dtype=torch.float64), torch.ones(len(rows), dtype=torch.float64)
-        best = points
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            share = middle.reshape(-1, *[1] * (clean.ndim - 1))
-            tried = (clean.double() + share * (points.double() - clean.double())).to(points.dtype)
-            fools = victim.fooled(tried, rows)
-            high, low = torch.where(fools, middle, high), torch.where(fools, low, middle)
-            best = torch.where(fools.reshape(share.shape), tried, best)
-        return arena.space.distance(clean, best).numpy()
+        return nearest(victim, arena.space, rows, clean, points, charge.attack.gradients).numpy()
 
     @staticmethod
     def _answers(victim: Victim, points: torch.Tensor, rows: torch.Tensor) -> NDArray[np.int64]:
@@ -234,7 +235,7 @@ class Campaign:
 
     # Strength and transfer, on the first shard
 
-    def _examined(self, place: int, charge: Charge, shard: Shard, arena: Arena, traces: Mapping[str, Trace]) -> None:
+    def _examined(self, charge: Charge, arena: Arena, traces: Mapping[str, Trace]) -> None:
         """The strength checks of one entry on every variant."""
 
         def trial(
@@ -283,7 +284,9 @@ class Campaign:
         classes = list(self.models.examples.facts.classes)
         source, aim = classes.index(goal.source), classes.index(goal.to)
         charge = self.charges[0]
-        chosen = np.flatnonzero(self.models.examples.targets == source)[: self.options.most]
+        every = np.flatnonzero(self.models.examples.targets == source)
+        drawn = np.random.default_rng(self._seed("goal", place)).permutation(len(every))
+        chosen = every[drawn[: self.options.most]]
         hits: dict[str, list[bool]] = {name: [] for name in self._models}
         for start in range(0, len(chosen), self.options.shard):
             positions = chosen[start : start + self.options.shard]
@@ -312,6 +315,8 @@ class Campaign:
                     "label": charge.entry.called,
                     "attack": charge.entry.name,
                     "own": charge.own.model_dump(mode="json"),
+                    "kind": self.kind,
+                    "criterion": self.models.loaded.subject.criterion is not None,
                     "norm": charge.norm,
                     "space": charge.space.describe(),
                     "budgets": list(charge.entry.budgets),
@@ -368,15 +373,14 @@ class Campaign:
     # Order
 
     def _blocks(self) -> Iterator[NDArray[np.int64]]:
-        """The examples of the test set in the order in which they are attacked."""
+        """The examples in random order: the first of them, on which strength and transfer are looked at, then stand
+        for all however the test set is sorted."""
         total = len(self.models.examples.targets)
         n = min(total, self.options.most)
+        order = stopping.order(total, self._seed("order"))[:n]
         if self.options.sequential:
-            order = stopping.order(total, self._seed("order"))[:n]
             sizes = stopping.blocks(n)
         else:
-            generator = np.random.default_rng(self._seed("sample"))
-            order = np.arange(total) if n == total else np.sort(generator.permutation(total)[:n])
             sizes = [min(self.options.shard, n - start) for start in range(0, n, self.options.shard)]
         start = 0
         for size in sizes:
@@ -397,6 +401,11 @@ class Campaign:
         return int.from_bytes(digest[:8], "big") >> 1
 
 
+def _needs_gradients(charge: Charge) -> bool:
+    """Whether it can do nothing without; attacks that search as well say so in a stage of theirs."""
+    return charge.attack.gradients and not getattr(charge.attack, "searches", False)
+
+
 def _queries(charge: Charge) -> int | None:
     """Scores that an attack without gradients may ask for, an example; ``None`` where it is not counted in them."""
     most = getattr(charge.own, "queries", None)
@@ -412,8 +421,6 @@ def _stood(trace: Trace, level: int) -> NDArray[np.bool_]:
 
 def _narrowed(victim: Victim, rows: torch.Tensor) -> Victim:
     """The victim on some of its examples alone."""
-    import dataclasses
-
     return dataclasses.replace(
         victim,
         targets=victim.targets[rows],

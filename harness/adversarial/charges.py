@@ -74,6 +74,7 @@ def charges(subject: Any, options: Options, material: Material, classes: int) ->
         norm = entries.norm_of(entry, kind)
         spaces.refused(entry, attack, norm, shape, kind, subject, classes)
         space = spaces.space(subject, norm, entry.eps, options.bounds, material)
+        spaces.space(subject, norm, entry.budgets[-1], options.bounds, material)  # refuses budgets beyond the range
         spaces.unfit(entry, attack, space)
         if options.goals and not getattr(attack, "aims", True) and not found:
             raise PolicyError(

@@ -19,7 +19,7 @@ from pruneproof.adversarial.arena import Arena
 from pruneproof.adversarial.ball import Ball
 from pruneproof.adversarial.sequences import EditSpace
 from pruneproof.adversarial.space import Space
-from pruneproof.adversarial.victim import Victim
+from pruneproof.adversarial.victim import Victim, lead
 from pruneproof.domain import Criterion
 
 REACH = 0.9
@@ -242,10 +242,8 @@ def _chosen(
 
 
 def _margin(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """``(n,)`` lead of the strongest wrong class: no softmax that saturates."""
-    right = targets.to(output.device)[:, None]
-    own = output.gather(1, right).squeeze(1)
-    return output.scatter(1, right, -torch.inf).amax(dim=1) - own
+    """``(n,)``; no softmax that saturates."""
+    return lead(output, targets.to(output.device))
 
 
 def _wrong(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pruneproof import registry
 from pruneproof.attacks import Attack, Domain
@@ -27,7 +27,7 @@ def _fraction(value: Any) -> Any:
     if isinstance(value, str):
         try:
             return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             raise ValueError(f"expected a number, or a fraction such as '8/255', got '{value}'") from None
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -138,7 +138,8 @@ def own(entry: Entry, domain: Domain) -> BaseModel:
     try:
         return options(entry.name, entry.own, domain)
     except ValueError as error:
-        raise PolicyError(f"attack '{entry.called}' on a {domain} domain: {error}", "correct its parameters") from None
+        why = _said(error)
+        raise PolicyError(f"attack '{entry.called}' on a {domain} domain: {why}", "correct its parameters") from None
 
 
 def _problem(name: str, own: dict[str, Any]) -> str | None:
@@ -147,12 +148,16 @@ def _problem(name: str, own: dict[str, Any]) -> str | None:
     try:
         options(name, own)
     except ValueError as error:
-        errors = getattr(error, "errors", None)
-        if errors is None:
-            return str(error)
-        first = errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        return _said(error)
     return None
+
+
+def _said(error: ValueError) -> str:
+    """One line; of pydantic's errors the first."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def norm_of(entry: Entry, domain: Domain) -> Norm:

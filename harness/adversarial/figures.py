@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pruneproof.adversarial.entries import WORST, spelled
 from pruneproof.adversarial.results import Result, goal, of_class, results
-from pruneproof.estimates import Estimate, Proportion, Sequential, Statistic
+from pruneproof.estimates import Proportion, Statistic
 from pruneproof.suite import Context, Found, Measurement, Member, Metric, measurement
 
 if TYPE_CHECKING:
@@ -21,15 +21,14 @@ def measured(metric: Metric, member: Member, context: Context, options: Options)
     assert context.observed is not None
     found = results(context.observed)
     by_label = {result.label: result for result in found}
-    sequential = bool(context.observed.record["sequential"])
     if metric.family == "attack" and member.value != WORST:
         result = by_label[member.value]
-        made = _of_attack(metric.name, result, context.facts.n, sequential)
+        made = _of_attack(metric.name, result, context.facts.n)
         return _with(metric, member, made, [result], note=_sampled(result, context))
     if metric.family == "budget":
         result = by_label[member.column]
         budget = next(one for one in result.record["budgets"] if spelled(one) == member.value)
-        return _with(metric, member, _share(result.rows, result.stood(budget), sequential), [result])
+        return _with(metric, member, result.share(result.rows, result.stood(budget)), [result])
     if metric.family == "goal":
         place = [one.called for one in options.goals].index(member.value)
         rows, hits = goal(context.observed, place)
@@ -39,9 +38,9 @@ def measured(metric: Metric, member: Member, context: Context, options: Options)
         return _transferred(metric, member, found[0], context)
     rows, stood = worst(found)
     if metric.family == "attack":
-        return _with(metric, member, _share(rows, stood, sequential), found)
+        return _with(metric, member, found[0].share(rows, stood), found)
     inside = _members(metric, member, context)[rows]
-    made = _share(rows[inside], stood[inside], sequential) if inside.any() else "no example of it was attacked"
+    made = found[0].share(rows[inside], stood[inside]) if inside.any() else "no example of it was attacked"
     return _with(metric, member, made, found, small=int(inside.sum()) < options.min_n)
 
 
@@ -57,16 +56,16 @@ def worst(found: list[Result]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     return rows, stood
 
 
-def _of_attack(name: str, result: Result, size: int, sequential: bool) -> Found:
+def _of_attack(name: str, result: Result, size: int) -> Found:
     if name == "robust_accuracy":
-        return _share(result.rows, result.stood(), sequential)
+        return result.share(result.rows, result.stood())
     right = result.clean
     if not right.any():
         return "the model gets none of the examples right"
     rows, fell = result.rows[right], ~result.stood()[right]
     if name == "attack_success_rate":
-        return _share(rows, fell, sequential)
-    if sequential:
+        return result.share(rows, fell)
+    if result.sequential:
         return "medians have no interval that holds when a sample stops as soon as it decides; attack a fixed sample"
     if name == "median_perturbation":
         distance = np.where(fell, result.arrays["distance"][right], result.record["eps"])
@@ -76,10 +75,6 @@ def _of_attack(name: str, result: Result, size: int, sequential: bool) -> Found:
     most = float(result.record["queries"])
     queries = result.arrays["queries"][right]
     return _median(rows, np.where(fell & ~np.isnan(queries), queries, most), size, most)
-
-
-def _share(rows: NDArray[np.int64], hits: NDArray[np.bool_], sequential: bool) -> Estimate:
-    return Sequential(rows, hits) if sequential else Proportion(rows, hits)
 
 
 def _median(rows: NDArray[np.int64], values: NDArray[np.float64], size: int, spread: float) -> Statistic:

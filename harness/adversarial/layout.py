@@ -207,6 +207,16 @@ class Layout:
         # A bound that rounding in the rows' dtype put a hair inside the clean value does not exclude it.
         return Bounds(torch.minimum(low, own), torch.maximum(high, own))
 
+    def on_steps(self, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """``values (n, numbers)`` float64, those a rounding in ``dtype`` away from a multiple of their step put on it.
+
+        0.7 in float32 is not seven steps of 0.1: without this the seventh step down would be out of reach.
+        """
+        step = self.steps.clamp(min=1e-300)
+        near = (values / step).round() * step
+        slack = ROUNDING * _eps(dtype) * values.abs().clamp(min=self.steps)
+        return torch.where((self.steps > 0) & values.isfinite() & ((values - near).abs() <= slack), near, values)
+
     def amounts(self, clean: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """``(n, things)`` float64: what each number, follower and choice pays for its change."""
         before, after = clean.double(), rows.double()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from pruneproof.adversarial.victim import Loss
+from pruneproof.adversarial.victim import Loss, lead
 
 
 def margin(aim: int | None = None) -> Loss:
@@ -16,10 +16,7 @@ def margin(aim: int | None = None) -> Loss:
     """
 
     def loss(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        wanted = targets.long() if aim is None else torch.full_like(targets, aim, dtype=torch.int64)
-        own = scores.gather(1, wanted[:, None])[:, 0]
-        others = scores.scatter(1, wanted[:, None], float("-inf")).amax(dim=1)
-        return others - own if aim is None else own - others
+        return lead(scores, targets, aim)
 
     return loss
 

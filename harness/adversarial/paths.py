@@ -12,6 +12,7 @@ from pruneproof.adversarial.ball import Ball
 from pruneproof.adversarial.case import NEAREST, Case, budget, without
 from pruneproof.adversarial.checks import FULL, Observation
 from pruneproof.adversarial.margin import margin
+from pruneproof.adversarial.published import Published
 from pruneproof.adversarial.sequences import EditSpace
 from pruneproof.adversarial.victim import Loss, Victim
 from pruneproof.adversarial.watching import useless
@@ -104,8 +105,14 @@ def differ(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def _ends(case: Case) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of the base trial, and the last point of each that the attack looked at."""
+    """Rows of the base trial, and the last point of each that the attack looked at.
+
+    A class of torchattacks is seen by what it returns alone; some return the clean example where nothing fooled, which
+    says nothing of where they looked.
+    """
     rows = sorted(case.seen.last)
+    if isinstance(case.attack, Published):
+        rows = [row for row in rows if not torch.equal(case.seen.last[row].cpu(), case.base.clean[row].cpu())]
     if not rows:
         return torch.zeros(0, dtype=torch.int64), case.base.clean[:0]
     return torch.tensor(rows), torch.stack([case.seen.last[row] for row in rows]).to(case.base.clean.device)

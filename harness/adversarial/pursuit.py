@@ -11,11 +11,15 @@ import torch
 
 from pruneproof.adversarial.arena import Arena
 from pruneproof.adversarial.ascent import CROSS_ENTROPY, MARGIN, RIVALS, Ascent, Climb, cosine, way_left
+from pruneproof.adversarial.ball import Ball
 from pruneproof.adversarial.victim import Victim
 
 CHECKED = "out of reach, attacked to check"
 """The stage that counts who fell among those that went on although others like them were left alone."""
 EVERYBODY = math.inf
+NOBODY = -1
+"""In the place of a wrong class that there is not."""
+TILES = 7
 FARTHER = 1.5
 """Where somebody out of reach fell, the reach becomes that many times what was left of their way."""
 
@@ -28,18 +32,21 @@ class Leg:
         name: in the evidence.
         steps: of half a cosine, each climb.
         goals: what to raise: the ``"entropy"`` of the answer, the ``"lead"`` of the strongest wrong class, or the leads
-            of the wrong classes of these ranks (1 is the strongest), each in a climb of its own.
+            of the wrong classes of these ranks (1 is the strongest; 0: whichever is the strongest at each step), each
+            in a climb of its own.
         start: ``"fresh"``: the random point of the restart, the same for every variant; ``"clean"``: the clean example;
-            ``"on"``: the best point so far.
+            ``"on"``: the best point so far; ``"tiles"``: for every climb another random point of :func:`tiles`.
         reach: how much of the way (:func:`~pruneproof.adversarial.ascent.way_left`) may be left.
+        first: the first step's size, in budgets; others than Linf go no farther than 1.
         last: the points behind the last step are tried; not needed where the next leg goes on from them.
     """
 
     name: str
     steps: int
     goals: Literal["entropy", "lead"] | tuple[int, ...]
-    start: Literal["fresh", "clean", "on"] = "on"
+    start: Literal["fresh", "clean", "on", "tiles"] = "on"
     reach: float = EVERYBODY
+    first: float = 1.0
     last: bool = True
 
 
@@ -68,7 +75,7 @@ class Pursuit:
             for victim in self.arena.victims:
                 self.arena.replay("pool", [victim])
                 with victim.attacked():
-                    Course(self, victim, fresh, f" {restart + 1}" if restart else "").run()
+                    Course(self, victim, fresh, restart).run()
         self.close()
 
     def close(self) -> None:
@@ -83,8 +90,9 @@ class Pursuit:
 class Course:
     """One victim's legs: the best point of each example so far, and how much of its way was left there."""
 
-    def __init__(self, pursuit: Pursuit, victim: Victim, fresh: torch.Tensor, suffix: str) -> None:
-        self.arena, self.victim, self.suffix = pursuit.arena, victim, suffix
+    def __init__(self, pursuit: Pursuit, victim: Victim, fresh: torch.Tensor, restart: int) -> None:
+        self.arena, self.victim, self.restart = pursuit.arena, victim, restart
+        self.suffix = f" {restart + 1}" if restart else ""
         self.legs, self.checked = pursuit.legs, pursuit.checked
         n = len(self.arena.clean)
         self.fresh, self.points = fresh, fresh.clone()
@@ -113,7 +121,7 @@ class Course:
         if not len(climb.rows):
             return
         with self.arena.stage(leg.name + suffix, self.victim, len(rows)) as stage:
-            Ascent(self.arena, self.victim, stage, cosine(leg.steps), last=leg.last).run(climb)
+            Ascent(self.arena, self.victim, stage, cosine(leg.steps, leg.first), last=leg.last).run(climb)
         self._note(climb)
 
     def check(self) -> None:
@@ -134,13 +142,26 @@ class Course:
             self.walk(leg, rows[farther[rows] & (self.walked[rows] <= number)], f"{self.suffix} farther")
 
     def _climb(self, leg: Leg, rows: torch.Tensor) -> Climb:
-        place = {"fresh": self.fresh, "clean": self.arena.clean, "on": self.points}[leg.start]
-        if isinstance(leg.goals, str) or self.arena.aim is not None:
+        if isinstance(leg.goals, str):
             goal = CROSS_ENTROPY if leg.goals == "entropy" else MARGIN
-            return Climb(rows, place[rows].clone(), torch.full((len(rows),), goal))
-        goals = self.rivals[rows][:, [rank - 1 for rank in leg.goals]].T.flatten()
-        rows = rows.repeat(len(leg.goals))[goals >= 0]
-        return Climb(rows, place[rows].clone(), goals[goals >= 0])
+            return Climb(rows, self._start(leg, rows, 0), torch.full((len(rows),), goal))
+        aimless = self.arena.aim is not None or self.victim.criterion is not None
+        # without wrong classes to choose from, climbs from one point would be one climb
+        ranks = (0,) if aimless and leg.start != "tiles" else leg.goals
+        parts = []
+        for number, rank in enumerate(ranks):
+            goals = torch.full((len(rows),), MARGIN)
+            if rank and not aimless:
+                goals = self.rivals[rows, rank - 1]
+            there = goals != NOBODY
+            parts.append((rows[there], self._start(leg, rows[there], number), goals[there]))
+        return Climb(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _start(self, leg: Leg, rows: torch.Tensor, number: int) -> torch.Tensor:
+        if leg.start == "tiles":
+            return tiles(self.arena, self.restart, number)[rows]
+        place = {"fresh": self.fresh, "clean": self.arena.clean, "on": self.points}[leg.start]
+        return place[rows].clone()
 
     def _note(self, climb: Climb) -> None:
         """Of several climbs of one example the best one counts, and is where the next leg goes on."""
@@ -155,3 +176,23 @@ class Course:
         rows, order = rows[best], order[best]
         self.left[rows], self.points[rows] = left[order], climb.points[order]
         self.rivals[rows] = climb.rivals[order]
+
+
+def tiles(arena: Arena, restart: int, number: int) -> torch.Tensor:
+    """A random corner of every example's ball, the same for every variant: Linf; of other balls a random point.
+
+    Of images, tiles of a seventh of their sides go to one side of the ball as a whole, as the squares of the Square
+    attack do (Andriushchenko et al. 2020, arXiv 1912.00049): from there gradients lead where they do not from noise,
+    on networks whose gradients are masked near the example.
+    """
+    space, clean = arena.space, arena.clean
+    generator = arena.generator("tiles", restart, number)
+    if not (isinstance(space, Ball) and space.norm == "Linf"):
+        return space.start(clean, generator)
+    sides = [max(1, -(-length // TILES)) for length in clean.shape[2:]]
+    counts = [-(-length // side) for length, side in zip(clean.shape[2:], sides, strict=True)]
+    above = torch.rand([*clean.shape[:2], *counts], generator=generator) < 0.5
+    for dim, side in enumerate(sides, start=2):
+        above = above.repeat_interleave(side, dim=dim).narrow(dim, 0, clean.shape[dim])
+    lower, upper = arena.limits or space.limits(clean)
+    return torch.where(above.to(clean.device), upper, lower)

@@ -76,8 +76,10 @@ class Repairs:
 
     def reach(self, clean: torch.Tensor) -> Bounds:
         """``(n, numbers)`` changes that bounds and budget grant each number by itself, from at most 0 to at least 0."""
-        own = clean[:, self.layout.numbers].double()
-        low, high = self.layout.bounds(clean)
+        own, low, high = (
+            self.layout.on_steps(part, clean.dtype)
+            for part in (clean[:, self.layout.numbers].double(), *self.layout.bounds(clean))
+        )
         most = torch.where(self.layout.costs > 0, self.eps / self.layout.costs, math.inf)
         return Bounds(torch.maximum(low - own, -most), torch.minimum(high - own, most))
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruneproof.adversarial import strength
+from pruneproof.adversarial import checks
+from pruneproof.estimates import Proportion, Sequential
 from pruneproof.observed import Observed
 from pruneproof.outcomes import Examples
 
@@ -22,10 +23,12 @@ class Result:
     Args:
         record: its plain values.
         arrays: its arrays, see :class:`~pruneproof.adversarial.trace.Trace`.
+        sequential: whether the sample grew until it decided, which asks for bounds of another kind.
     """
 
     record: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
+    sequential: bool
 
     @property
     def label(self) -> str:
@@ -47,11 +50,15 @@ class Result:
         at = self.arrays["budget"]
         return np.asarray(self.clean & ~((at >= 0) & (at <= level)), dtype=bool)
 
+    def share(self, rows: NDArray[np.int64], hits: NDArray[np.bool_]) -> Proportion | Sequential:
+        """The share of ``hits`` among ``rows`` of the sample, with bounds that its kind allows."""
+        return Sequential(rows, hits) if self.sequential else Proportion(rows, hits)
+
     @cached_property
-    def checks(self) -> list[strength.Check]:
+    def checks(self) -> list[checks.Check]:
         """The strength checks, judged."""
         return [
-            strength.judge(strength.Observation(entry["name"], entry["numbers"], entry["not_applicable"]))
+            checks.judge(checks.Observation(entry["name"], entry["numbers"], entry["not_applicable"]))
             for entry in self.record["checks"]
         ]
 
@@ -74,7 +81,7 @@ def results(seen: Observed) -> list[Result]:
     for place, record in enumerate(seen.record["attacks"]):
         prefix = f"attack{place}/"
         arrays = {name.removeprefix(prefix): array for name, array in seen.arrays.items() if name.startswith(prefix)}
-        found.append(Result(record, arrays))
+        found.append(Result(record, arrays, bool(seen.record["sequential"])))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 
@@ -62,13 +61,7 @@ class RowAscent:
 
     def run(self) -> None:
         """Every victim: what fooled others, then its own runs; at the end everything on everybody."""
-        with contextlib.ExitStack() as still:
-            for victim in self.arena.victims:
-                still.enter_context(victim.attacked())
-            for victim in self.arena.victims:
-                self.arena.replay("replay", [victim])
-                self.climb(victim)
-            self.arena.replay("closure")
+        self.arena.shared(self.climb)
 
     def climb(self, victim: Victim) -> None:
         """All runs on one victim, which is in evaluation mode."""

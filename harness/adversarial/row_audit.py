@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from pruneproof.adversarial.arena import Arena
 from pruneproof.adversarial.row_ascent import RowAscent
 from pruneproof.adversarial.row_search import RowSearch
@@ -29,15 +27,12 @@ class RowAudit:
         Raises:
             MeasurementError: there are no gradients, and no search is asked for.
         """
-        with contextlib.ExitStack() as still:
-            for victim in self.arena.victims:
-                still.enter_context(victim.attacked())
-            for victim in self.arena.victims:
-                self.arena.replay("replay", [victim])
-                self._climb(victim)
-                if self.search is not None:
-                    self.search.search(victim)
-            self.arena.replay("closure")
+        self.arena.shared(self._fight)
+
+    def _fight(self, victim: Victim) -> None:
+        self._climb(victim)
+        if self.search is not None:
+            self.search.search(victim)
 
     def _climb(self, victim: Victim) -> None:
         try:

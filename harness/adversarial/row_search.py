@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 import torch
@@ -44,13 +43,7 @@ class RowSearch:
 
     def run(self) -> None:
         """Every victim: what fooled others, then its own search; at the end everything on everybody."""
-        with contextlib.ExitStack() as still:
-            for victim in self.arena.victims:
-                still.enter_context(victim.attacked())
-            for victim in self.arena.victims:
-                self.arena.replay("replay", [victim])
-                self.search(victim)
-            self.arena.replay("closure")
+        self.arena.shared(self.search)
 
     def search(self, victim: Victim) -> None:
         """All of it on one victim, which is in evaluation mode; ``arena.queries`` says what each example took."""

@@ -87,18 +87,18 @@ def _accuracy(able: dict[str, list[Result]]) -> Table:
             rows.append(
                 [
                     variant, result.label, n, _rate(result.clean), _rate(stood),
-                    *_bounds(result.rows, stood, sequential=False),
+                    *_bounds(result.share(result.rows, stood)),
                     ", ".join(failed) or "all held",
                 ]
             )  # fmt: skip
         if len(found) > 1:
             rows_of, stood = worst(found)
             clean = np.isin(rows_of, found[0].rows[found[0].clean])
-            bounds = _bounds(rows_of, stood, sequential=False)
+            bounds = _bounds(found[0].share(rows_of, stood))
             rows.append([variant, WORST, len(rows_of), _rate(clean), _rate(stood), *bounds, ""])
     return Table(
         title="Accuracy under attack",
-        about="The share of examples that are right and stay right. Interval: exact binomial, 90 %.",
+        about=f"The share of examples that are right and stay right. Interval: {_method(able)}.",
         columns=["variant", "attack", "examples", "without attack", "under attack", "from", "to", "strength checks"],
         rows=rows,
     )
@@ -108,11 +108,17 @@ def _rate(hits: NDArray[np.bool_]) -> float | None:
     return float(hits.mean()) if len(hits) else None
 
 
-def _bounds(rows: NDArray[np.int64], hits: NDArray[np.bool_], sequential: bool) -> tuple[float | None, float | None]:
-    if not len(rows):
+def _bounds(share: Proportion | Sequential) -> tuple[float | None, float | None]:
+    if not share.n:
         return None, None
-    found = (Sequential if sequential else Proportion)(rows, hits).bounds(CONFIDENCE)
+    found = share.bounds(CONFIDENCE)
     return found.lower, found.upper
+
+
+def _method(able: dict[str, list[Result]]) -> str:
+    """What the bands are, in a reader's words."""
+    sequential = next(iter(able.values()))[0].sequential
+    return "90 %, holding however long the sample grew" if sequential else "exact binomial, 90 %"
 
 
 def _against_ratio(able: dict[str, list[Result]], contexts: Sequence[Context]) -> Iterator[Curves]:
@@ -132,7 +138,7 @@ def _against_ratio(able: dict[str, list[Result]], contexts: Sequence[Context]) -
         if lines:
             yield Curves(
                 title=f"Robust accuracy against ratio: {label}",
-                about="Bands: exact binomial, 90 %.",
+                about=f"Bands: {_method(able)}.",
                 x="ratio (share removed)",
                 y="robust accuracy",
                 lines=lines,
@@ -148,7 +154,7 @@ def _number(text: str) -> float | None:
 
 def _band(x: float, result: Result, budget: float | None = None) -> Band:
     stood = result.stood(budget)
-    lower, upper = _bounds(result.rows, stood, sequential=False)
+    lower, upper = _bounds(result.share(result.rows, stood))
     return Band(x=x, y=_rate(stood) or 0.0, lower=lower, upper=upper)
 
 
@@ -160,13 +166,13 @@ def _against_budget(able: dict[str, list[Result]]) -> Iterator[Curves]:
         lines = []
         for variant, found in able.items():
             result = found[place]
-            lower, upper = _bounds(result.rows, result.clean, sequential=False)
+            lower, upper = _bounds(result.share(result.rows, result.clean))
             start = Band(x=0.0, y=_rate(result.clean) or 0.0, lower=lower, upper=upper)
             lines.append(Line(name=variant, points=[start, *(_band(one, result, one) for one in budgets)]))
         norm = first.record["space"].get("norm", "")
         yield Curves(
             title=f"Robust accuracy against ε: {first.label}",
-            about="At 0: without an attack. Bands: exact binomial, 90 %.",
+            about=f"At 0: without an attack. Bands: {_method(able)}.",
             x=f"ε ({norm})" if norm else "ε",
             y="robust accuracy",
             lines=lines,
@@ -241,7 +247,7 @@ def _goals(contexts: Sequence[Context], options: Options) -> Iterator[Table]:
             continue
         for place, wanted in enumerate(options.goals):
             of, hits = goal(one.observed, place)
-            rows.append([one.variant, wanted.called, len(of), _rate(hits), *_bounds(of, hits, False)])
+            rows.append([one.variant, wanted.called, len(of), _rate(hits), *_bounds(Proportion(of, hits))])
     yield Table(
         title="Answers that must not be produced",
         about="The share of examples of the first class that an attacker can turn into the second.",

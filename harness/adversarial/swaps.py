@@ -7,7 +7,6 @@ the highest loss is kept, as there.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -88,17 +87,14 @@ class Swaps:
 
     def run(self) -> None:
         """Every victim: what fooled others, substitutions, random points; at the end everything on everybody."""
-        with contextlib.ExitStack() as still:
-            for victim in self.arena.victims:
-                still.enter_context(victim.attacked())
-            for victim in self.arena.victims:
-                self.arena.replay("replay", [victim])
-                rows = self.arena.rows(victim)
-                beam = Beam(rows, self.arena.clean[rows])
-                for number in range(1, self.effort.rounds + 1):
-                    beam = self._round(victim, beam, number)
-                self._try(victim)
-            self.arena.replay("closure")
+        self.arena.shared(self._fight)
+
+    def _fight(self, victim: Victim) -> None:
+        rows = self.arena.rows(victim)
+        beam = Beam(rows, self.arena.clean[rows])
+        for number in range(1, self.effort.rounds + 1):
+            beam = self._round(victim, beam, number)
+        self._try(victim)
 
     @property
     def _names(self) -> list[str]:

@@ -93,8 +93,9 @@ def legs(own: Options, wider: float = 1.0) -> list[Leg]:
         opening,
         Leg("lead", steps(5), "lead", reach=1.0 * wider, last=False),
         Leg("longer lead", steps(10), "lead", reach=0.5 * wider),
-        Leg("targeted", steps(20), (1, 2, 3, 4), "clean", reach=0.2 * wider),
-        Leg("last lead", steps(20), "lead", reach=0.1 * wider),
+        Leg("targeted", steps(10), (1, 2, 3, 4), "clean", reach=0.2 * wider),
+        Leg("tiles", steps(20), (0, 1, 2, 1), "tiles", reach=0.07 * wider, first=2.0),
+        Leg("last lead", steps(20), "lead", reach=0.04 * wider),
     ]
 
 

@@ -7,7 +7,6 @@ confirmed by a forward pass whose embedding layer's answer is moved by it.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -98,14 +97,12 @@ class Embedding:
                 f"the embedding attack moves vectors, and the space is a {type(space).__name__}",
                 "make the arena of what ATTACK.prepare(victims, clean, tokens, …) gives",
             )
-        with contextlib.ExitStack() as still:
-            for victim in arena.victims:
-                still.enter_context(victim.attacked())
-            for victim in arena.victims:
-                arena.replay("replay", [victim])
-                for restart in range(own.restarts):
-                    _climb(arena, space, victim, restart, own.steps)
-            arena.replay("closure")
+        arena.shared(lambda victim: _fight(arena, space, victim, own))
+
+
+def _fight(arena: Arena, space: EmbeddingBall, victim: Victim, own: Options) -> None:
+    for restart in range(own.restarts):
+        _climb(arena, space, victim, restart, own.steps)
 
 
 def _climb(arena: Arena, space: EmbeddingBall, victim: Victim, restart: int, steps: int) -> None:

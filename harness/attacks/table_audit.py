@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
-from pruneproof.attacks import Domain
+from pruneproof.attacks._rows import OnRows
 from pruneproof.tables import Record
 
 if TYPE_CHECKING:
@@ -26,18 +26,14 @@ class Options(Record):
     """Scores of the search for each example that stands then; 0: no search."""
 
 
-class TableAudit:
+class TableAudit(OnRows):
     """Gradients, then search on the survivors, for every victim."""
 
     name = "table_audit"
     options = Options
-    domains: frozenset[Domain] = frozenset({"table"})
-    norms = frozenset({"L1", "L2", "Linf"})
     gradients = True
-
-    def refuses(self, shape: tuple[int, ...], classes: int) -> str | None:
-        """Inputs that are no rows."""
-        return None if len(shape) == 1 else f"it changes rows (columns,), not inputs {shape}"
+    searches = True
+    """It goes on without gradients."""
 
     def run(self, arena: Arena, options: BaseModel) -> None:
         """Attacks every victim of the arena; one without gradients is searched alone, and a stage says why.

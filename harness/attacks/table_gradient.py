@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
-from pruneproof.attacks import Domain
+from pruneproof.attacks._rows import OnRows
 from pruneproof.tables import Record
 
 if TYPE_CHECKING:
@@ -24,18 +24,12 @@ class Options(Record):
     """Further runs from random valid rows, on what still stands."""
 
 
-class TableGradient:
+class TableGradient(OnRows):
     """Gradient steps with projection and repair."""
 
     name = "table_gradient"
     options = Options
-    domains: frozenset[Domain] = frozenset({"table"})
-    norms = frozenset({"L1", "L2", "Linf"})
     gradients = True
-
-    def refuses(self, shape: tuple[int, ...], classes: int) -> str | None:
-        """Inputs that are no rows."""
-        return None if len(shape) == 1 else f"it changes rows (columns,), not inputs {shape}"
 
     def run(self, arena: Arena, options: BaseModel) -> None:
         """Attacks every victim of the arena.
