@@ -113,7 +113,10 @@ def test_the_projection_is_the_nearest_point_that_a_general_solver_finds(seed: i
         return float(1 - np.square(costs * (split[:4] - split[4:])).sum())
 
     bounds = [(0, 0.8)] * 4 + [(0, 0.5)] * 4
-    best = minimize(far, np.full(8, 0.01), bounds=bounds, constraints={"type": "ineq", "fun": room}, method="SLSQP")
+    limit = {"type": "ineq", "fun": room}
+    # At its usual precision the solver leaves the budget by more than what is compared here.
+    exact = {"ftol": 1e-12, "maxiter": 1000}
+    best = minimize(far, np.full(8, 0.01), bounds=bounds, constraints=limit, method="SLSQP", options=exact)
     assert far(np.concatenate([found.clip(0), (-found).clip(0)])) <= best.fun + 1e-6
 
 

@@ -73,9 +73,17 @@ def _configuration(able: dict[str, list[Result]]) -> Table:
 
 
 def _said(value: Any) -> str:
+    """A parameter as a reader would have it: ``amount: kind integer, cost 100; channel: …``."""
+    if isinstance(value, dict):
+        parts = [
+            f"{key}: {_said(part)}" if isinstance(part, dict) else f"{key} {_said(part)}" for key, part in value.items()
+        ]
+        return ("; " if any(isinstance(part, dict) for part in value.values()) else ", ").join(parts)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (", ".join(map(_said, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def _accuracy(able: dict[str, list[Result]]) -> Table:
