@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -21,6 +21,9 @@ from pruneproof.surgery import copied
 
 MISSING = "(missing)"
 _FORMS = "give a tensor, a mapping or tuple of tensors, or a Dataset"
+KNOWN_SETS = ("test", "calibration", "train")
+FOREIGN = "foreign/"
+"""Before the names of sets of inputs that the model was not made for, where they stand beside other sets."""
 MOST_VALUES = 200
 """A segment column with more values than this is a number that was not put into bands."""
 
@@ -54,16 +57,20 @@ def check(subject: Subject, columns: Sequence[str] | None = None) -> Loaded:
         raise SubjectError(f"batch_size {subject.batch_size!r}", "use a whole number from 1")
     sets = _sets(subject)
     targets = {name: _checked(name, data, subject) for name, data in sets.items()}
+    for name in sets:
+        if name not in KNOWN_SETS:
+            _like_test(name, sets[name], subject)
     outputs = _probe(subject)
     classes = _classes(subject, outputs, targets)
     for name, found in targets.items():
-        if subject.task == "classification":
+        if subject.task == "classification" and not name.startswith(FOREIGN):
             _within(name, found, classes)
     segments = _segments(subject.test, len(targets["test"]), columns)
     ids = subject.test.ids if subject.test.ids is not None else range(len(targets["test"]))
     if len(ids) != len(targets["test"]):
         raise SubjectError(f"test has {len(targets['test'])} examples and {len(ids)} ids", "give one id an example")
-    facts = Facts(_task(subject, classes), len(targets["test"]), classes, _counts(segments))
+    sizes = {name: len(found) for name, found in targets.items()}
+    facts = facts_of(_task(subject, classes), classes, _counts(segments), sizes)
     _threshold(subject, facts)
     known = targets["test"]
     return Loaded(
@@ -77,7 +84,22 @@ def check(subject: Subject, columns: Sequence[str] | None = None) -> Loaded:
         ),
         model_digest=digests.of_model(subject.model),
         data_digests={name: digests.of_data(sets[name], subject.batch_size) for name in targets},
-        data_sizes={name: len(found) for name, found in targets.items()},
+        data_sizes=sizes,
+    )
+
+
+def facts_of(
+    task: Task, classes: tuple[str, ...], segments: Mapping[str, Mapping[str, int]], sizes: Mapping[str, int]
+) -> Facts:
+    """What is known of a subject's data, from the ``sizes`` of its sets; further sets in the order of the alphabet."""
+    further = sorted(name for name in sizes if name not in KNOWN_SETS)
+    return Facts(
+        task,
+        sizes["test"],
+        classes,
+        segments,
+        {name: sizes[name] for name in further if not name.startswith(FOREIGN)},
+        {name.removeprefix(FOREIGN): sizes[name] for name in further if name.startswith(FOREIGN)},
     )
 
 
@@ -88,10 +110,11 @@ def _sets(subject: Subject) -> dict[str, Data]:
         sets["calibration"] = subject.calibration
     if subject.train is not None:
         sets["train"] = subject.train
-    for name in ("test", "calibration", "train"):
-        if name in subject.shifted:
+    for name in subject.shifted:
+        if name in KNOWN_SETS or name.startswith(FOREIGN):
             raise SubjectError(f"a shifted set is called '{name}'", "give it another name")
     sets |= subject.shifted
+    sets |= {FOREIGN + name: data for name, data in subject.foreign.items()}
     for name, data in sets.items():
         if not isinstance(data, Data):
             raise SubjectError(f"{name} is {type(data).__name__}", "give pruneproof.Data(inputs, targets)")
@@ -110,6 +133,42 @@ def _probe(subject: Subject) -> Floats:
 def replace_inputs(data: Data, inputs: Any) -> Data:
     """``data`` with other inputs and nothing else."""
     return replace(data, inputs=inputs, targets=None, segments=None, ids=None)
+
+
+def _like_test(name: str, data: Data, subject: Subject) -> None:
+    """Refuses inputs of another form than the test set's: other parts, other columns, other channels."""
+    given, _ = next(_read(name, data, 1))
+    known, _ = next(_read("test", subject.test, 1))
+    if _keys(given) != _keys(known):
+        raise SubjectError(
+            f"{name} inputs are {_form(given)}, those of the test set {_form(known)}", "give every set the same inputs"
+        )
+    pairs = [(given[key], known[key]) for key in known] if isinstance(known, Mapping) else None
+    for mine, theirs in pairs or zip(inference.tensors(given), inference.tensors(known), strict=True):
+        floating = theirs.is_floating_point()
+        if mine.is_floating_point() != floating:
+            raise SubjectError(
+                f"{name} inputs are {mine.dtype}, those of the test set {theirs.dtype}", "give them the same dtype"
+            )
+        if mine.ndim != theirs.ndim or (floating and mine.ndim > 1 and mine.shape[1] != theirs.shape[1]):
+            raise SubjectError(
+                f"one example of the {name} set has shape {tuple(mine.shape[1:])}, of the test set "
+                f"{tuple(theirs.shape[1:])}",
+                "give it the columns, or channels, of the test set, in their order",
+            )
+
+
+def _keys(inputs: Any) -> frozenset[Any]:
+    """Keys of a mapping, positions of a tuple."""
+    if isinstance(inputs, Mapping):
+        return frozenset(inputs)
+    return frozenset(range(len(inference.tensors(inputs))))
+
+
+def _form(inputs: Any) -> str:
+    if isinstance(inputs, Mapping):
+        return f"a mapping of {', '.join(map(str, inputs))}"
+    return f"{len(inference.tensors(inputs))} tensors"
 
 
 def _size(name: str, data: Data) -> int:
@@ -141,8 +200,8 @@ def _checked(name: str, data: Data, subject: Subject) -> np.ndarray[Any, Any]:
         at += len(tensors[0])
         if targets is not None:
             found.append(targets)
-    if data.targets is None and not found and name == "train":
-        return np.zeros(n)  # distillation alone needs none
+    if name.startswith(FOREIGN) or (data.targets is None and not found and name == "train"):
+        return np.zeros(n)  # neither reads them, but for training that is more than distillation
     if data.targets is None and not found:
         raise SubjectError(f"the {name} set has no targets", "give Data(inputs, targets)")
     try:

@@ -38,7 +38,7 @@ from pruneproof.evidence import PLANS, GateRow, MeasurementRow, SelfCheck, Sensi
 from pruneproof.exhibits import Chapter
 from pruneproof.hurt import hurt
 from pruneproof.isolation import deadline, importing_from, untouched_globals
-from pruneproof.measuring import measure, measurement_rows
+from pruneproof.measuring import Family, measurement_rows
 from pruneproof.observing import Observations
 from pruneproof.outcomes import Examples, Predictions
 from pruneproof.planners import Planners
@@ -114,7 +114,7 @@ class Engine:
         row = self.subject_row()
         if row.error is not None or row.task is None:
             return None
-        return Facts(row.task, row.data_sizes["test"], tuple(row.classes), row.segments)
+        return checking.facts_of(row.task, tuple(row.classes), row.segments, row.data_sizes)
 
     @cached_property
     def expansion(self) -> gates.Expansion:
@@ -267,15 +267,7 @@ class Engine:
         """Measures a comparator."""
 
         def work() -> list[MeasurementRow]:
-            taken = measure(
-                self.asked,
-                name,
-                self.examples,
-                self.predictions(name),
-                self.predictions(DENSE),
-                self._observations.seen(name),
-            )
-            return measurement_rows(self.asked, name, taken.measured)
+            return measurement_rows(self.asked, name, self._family().measure(name).measured)
 
         def measured() -> dict[str, Any]:
             found = self._try(f"measuring {name}", work)
@@ -363,14 +355,12 @@ class Engine:
 
     def _judged(self, spec: VariantSpec, row: VariantRow) -> dict[str, Any]:
         examples, said = self.examples, self.predictions(spec.name)
-        compared = {name: self.predictions(name) for name in self._comparators()}
-        taken = measure(self.asked, spec.name, examples, said, compared[DENSE], self._observations.seen(spec.name))
-        others = {
-            name: measure(self.asked, name, examples, there, compared[DENSE], self._observations.seen(name)).measured
-            for name, there in compared.items()
-        }
+        family = self._family(spec.name)
+        compared = {name: family.said[name] for name in self._comparators()}
+        taken = family.measure(spec.name)
+        others = {name: family.measure(name).measured for name in compared}
         measured = taken.measured
-        rows = gates.judge(self.asked, self.expansion, spec, measured, others, examples.facts.n, taken.failures)
+        rows = gates.judge(self.asked, self.expansion, spec, measured, others, examples.facts.every, taken.failures)
         shown = [
             found
             if found.verdict is Verdict.PASS or found.suite in self._observations.suites
@@ -384,6 +374,19 @@ class Engine:
             "measurements": [_json(entry) for entry in measurement_rows(self.asked, spec.name, measured)],
             "gates": [_json(entry) for entry in shown],
         }
+
+    def _family(self, *variants: str) -> Family:
+        """The models that were predicted: those ``variants``, dense and, where suites look at several, all of them."""
+        names = [name for name, task in self._comparators().items() if "row" in task]
+        if self._observations.suites:
+            names += self._predicted()
+        names = list(dict.fromkeys([*names, *variants]))
+        said = {name: self.predictions(name) for name in names}
+        return Family(self.asked, self.examples, said, self._observations.seen)
+
+    def _predicted(self) -> list[str]:
+        """Variants that are built and predicted, in the policy's order."""
+        return [name for name in self._specs if "error" not in (self.store.peek(f"built {name}") or {"error": ""})]
 
     def _observe(self) -> None:
         """Lets each suite that needs the models see all of them, once."""
@@ -434,7 +437,8 @@ class Engine:
         """What the suites show of the models ``names``, dense first."""
         if not self._observations.suites or not self.measured:
             return []
-        return observing.chapters(self.asked, names, self.examples, self.predictions, self._observations.seen)
+        wanted = list(names)
+        return observing.chapters(self._family(*wanted), wanted)
 
     def _replan(self) -> None:
         """Starts the fresh process that makes every plan again, while this one goes on."""

@@ -219,7 +219,7 @@ class Statistic:
             narrower than ``z²/(support + z²)`` to each side.
         spread: the size of the metric's range, scales that floor. 0 for unbounded units, which have none:
             there an interval of width zero is no evidence at all, and the bounds are infinite.
-        size: number of examples in the test set.
+        size: number of examples that ``weighted`` takes weights of.
     """
 
     rows: Rows
@@ -382,7 +382,7 @@ def change(variant: Estimate, comparator: Estimate, key: Change, size: int) -> E
     on the examples that both have: the shorter one's, which are the first of the longer one's.
 
     Args:
-        size: number of examples in the test set.
+        size: number of examples that either can rest on.
 
     Raises:
         MeasurementError: only one is sequential, or they drew examples in different orders.
@@ -460,7 +460,7 @@ def _under(estimate: Estimate, weights: NDArray[np.int64]) -> float:
     if isinstance(estimate, Exact):
         return estimate.value
     if isinstance(estimate, Statistic):
-        return float(estimate.weighted(weights))
+        return float(estimate.weighted(weights[: estimate.size]))
     return float(estimate.replicates(weights[None, :])[0])
 
 

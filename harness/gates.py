@@ -137,7 +137,7 @@ def judge(
     Args:
         measured: of the variant.
         comparators: ``"dense"`` and, where the policy names one, ``"previous"``.
-        size: number of examples in the test set.
+        size: number of examples that an estimate can rest on, those of all sets.
         failures: suite → why it measured nothing of ``variant``.
     """
     candidate = variant.name in policies.candidates(asked)

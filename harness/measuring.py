@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from pruneproof import gates, policy
 from pruneproof.estimates import Statistic
 from pruneproof.evidence import MeasurementRow
 from pruneproof.observed import Observed
 from pruneproof.outcomes import Examples, Predictions
-from pruneproof.policy import Policy
-from pruneproof.suite import Context, Measurement, ObservingSuite
+from pruneproof.policy import DENSE, Policy
+from pruneproof.suite import Context, Measurement, ObservingSuite, Sibling
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,36 +28,56 @@ class Taken:
     failures: dict[str, str]
 
 
-def context(
-    variant: str, examples: Examples, said: Predictions, dense: Predictions, seen: Observed | None = None
-) -> Context:
-    """What a suite may look at to measure ``variant``."""
-    return Context(variant, examples.facts, examples, said, dense, seen)
+Seen = Callable[[str, str], Observed | None]
 
 
-def measure(
-    asked: Policy,
-    variant: str,
-    examples: Examples,
-    said: Predictions,
-    dense: Predictions,
-    seen: Mapping[str, Observed] | None = None,
-) -> Taken:
-    """Everything that the policy's suites measure of one model.
+@dataclass(frozen=True, eq=False)
+class Family:
+    """All models of an audit that were predicted.
 
     Args:
-        seen: suite → what it observed of the model.
+        examples: the test set.
+        said: model → its predictions, dense among them.
+        seen: ``seen(model, suite)``: reads what the suite saw of the model; ``None``: nothing.
     """
-    taken = Taken({}, {})
-    for name, entry in asked.suites.items():
-        suite = policy.suite(name)
-        found = (seen or {}).get(name)
-        if isinstance(suite, ObservingSuite) and (found is None or found.error is not None):
-            taken.measured[name] = []
-            taken.failures[name] = found.error if found is not None and found.error else "it was not observed"
-        else:
-            taken.measured[name] = suite.measure(context(variant, examples, said, dense, found), entry.options)
-    return taken
+
+    asked: Policy
+    examples: Examples
+    said: Mapping[str, Predictions]
+    seen: Seen
+
+    def context(self, variant: str, suite: str) -> Context:
+        """What ``suite`` may look at to measure ``variant``."""
+        if not isinstance(policy.suite(suite), ObservingSuite):
+            return self._context(variant, None, {})
+        return self._context(variant, self.seen(variant, suite), self._siblings(suite))
+
+    def _context(self, variant: str, own: Observed | None, siblings: Mapping[str, Sibling]) -> Context:
+        examples, said = self.examples, self.said
+        return Context(variant, examples.facts, examples, said[variant], said[DENSE], own, siblings)
+
+    def _siblings(self, suite: str) -> dict[str, Sibling]:
+        specs = {spec.name: spec for spec in policy.variants(self.asked)}
+        found = {}
+        for name, said in self.said.items():
+            spec = specs.get(name)
+            recipe = None if spec is None or spec.ratio is None else name.rpartition("@")[0]
+            ratio = None if spec is None else spec.ratio
+            found[name] = Sibling(recipe, ratio, said, partial(self.seen, name, suite))
+        return found
+
+    def measure(self, variant: str) -> Taken:
+        """Everything that the policy's suites measure of one model."""
+        taken = Taken({}, {})
+        for name, entry in self.asked.suites.items():
+            suite, context = policy.suite(name), self.context(variant, name)
+            found = context.observed
+            if isinstance(suite, ObservingSuite) and (found is None or found.error is not None):
+                taken.measured[name] = []
+                taken.failures[name] = found.error if found is not None and found.error else "it was not observed"
+            else:
+                taken.measured[name] = suite.measure(context, entry.options)
+        return taken
 
 
 def measurement_rows(asked: Policy, variant: str, measured: gates.Measured) -> list[MeasurementRow]:

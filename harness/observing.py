@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from pruneproof import observed, policy
 from pruneproof.evidence import OBSERVED
 from pruneproof.exhibits import Chapter
-from pruneproof.measuring import context
+from pruneproof.measuring import Family
 from pruneproof.observed import Observed
-from pruneproof.outcomes import Examples, Predictions
-from pruneproof.policy import DENSE, Policy
+from pruneproof.policy import Policy
 from pruneproof.store import Store
 from pruneproof.suite import Models, ObservingSuite
 
@@ -60,49 +59,32 @@ class Observations:
             observed.write(self._file(name, variant), seen)
         return {"models": sorted(made)}
 
-    def seen(self, variant: str) -> dict[str, Observed]:
-        """Suite → what it saw of ``variant``."""
-        tasks = {name: self.store.peek(f"observed {name}") or {} for name in self.suites}
-        return {
-            name: observed.read(self._file(name, variant))
-            for name, task in tasks.items()
-            if variant in task.get("models", ())
-        }
+    def seen(self, variant: str, suite: str) -> Observed | None:
+        """What ``suite`` saw of ``variant``; ``None``: nothing."""
+        task = self.store.peek(f"observed {suite}") or {}
+        return observed.read(self._file(suite, variant)) if variant in task.get("models", ()) else None
 
     def _file(self, suite: str, variant: str) -> Path:
         return self.store.folder / OBSERVED / suite / f"{variant}.npz"
 
 
-def kept(asked: Policy, folder: Path, variant: str) -> dict[str, Observed]:
-    """Suite → what it saw of ``variant``, from an evidence folder.
+def kept(folder: Path, variant: str, suite: str) -> Observed | None:
+    """What ``suite`` saw of ``variant``, from an evidence folder; ``None``: nothing.
 
     Raises:
-        EvidenceError: a file is damaged.
+        EvidenceError: the file is damaged.
     """
-    found = {}
-    for name in suites(asked):
-        path = folder / OBSERVED / name / f"{variant}.npz"
-        if path.exists():
-            found[name] = observed.read(path)
-    return found
+    path = folder / OBSERVED / suite / f"{variant}.npz"
+    return observed.read(path) if path.exists() else None
 
 
-def chapters(
-    asked: Policy,
-    names: Iterable[str],
-    examples: Examples,
-    said: Callable[[str], Predictions],
-    seen: Callable[[str], Mapping[str, Observed]],
-) -> list[Chapter]:
+def chapters(family: Family, names: Iterable[str]) -> list[Chapter]:
     """What the suites show of the models ``names``, dense first."""
-    given = {name: seen(name) for name in names}
+    wanted = list(names)
     found = []
-    for suite, observing in suites(asked).items():
-        contexts = [
-            context(name, examples, said(name), said(DENSE), here[suite])
-            for name, here in given.items()
-            if suite in here
-        ]
+    for suite, observing in suites(family.asked).items():
+        every = [family.context(name, suite) for name in wanted]
+        contexts = [given for given in every if given.observed is not None]
         if contexts:
-            found.append(observing.chapter(contexts, asked.suites[suite].options))
+            found.append(observing.chapter(contexts, family.asked.suites[suite].options))
     return found

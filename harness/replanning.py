@@ -24,7 +24,8 @@ from pruneproof.policy import Policy, VariantSpec
 if TYPE_CHECKING:
     from pruneproof.planners import Planners
 
-FOLDERS = tuple(f"pruneproof.{folder}" for folder in ("attacks", "criteria", "families", "formats", "suites"))
+LISTED = ("attacks", "corruptions", "criteria", "families", "formats", "suites")
+FOLDERS = tuple(f"pruneproof.{folder}" for folder in LISTED)
 """Packages whose members are found by listing them."""
 REQUEST, ANSWER = "request.json", "digests.json"
 CLAIM = "a fresh process makes the same plan"

@@ -50,6 +50,8 @@ class Subject:
         test: the examples that the verdict rests on.
         calibration: examples disjoint from ``test``, for thresholds and data-driven criteria.
         shifted: further test sets by name, drawn from other distributions.
+        foreign: sets of inputs by name that are none of the classes, which the model should not be sure about; their
+            targets are not read.
         train: examples to train with after pruning, disjoint from ``test``, for ``recovery`` and ``movement``.
         loss: ``loss(output, targets) -> scalar tensor``, of what the model returns for a batch. Default: cross-entropy
             for classification (of one logit: binary), mean squared error for regression.
@@ -74,6 +76,7 @@ class Subject:
     test: Data
     calibration: Data | None = None
     shifted: Mapping[str, Data] = field(default_factory=dict)
+    foreign: Mapping[str, Data] = field(default_factory=dict)
     train: Data | None = None
     loss: Callable[[Any, torch.Tensor], torch.Tensor] | None = None
     fine_tune: Callable[..., None] | None = None

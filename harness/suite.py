@@ -7,7 +7,8 @@ is read with it), so numpy and the like are imported where they are used.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
     from pruneproof.outcomes import Examples, Predictions
     from pruneproof.policy import GateSpec
 
+Family = Literal[
+    "class",
+    "segment",
+    "by",
+    "attack",
+    "budget",
+    "goal",
+    "source",
+    "shift",
+    "corruption",
+    "severity",
+    "noise",
+    "detector",
+]
 Task = Literal["binary", "multiclass", "regression"]
 CLASSIFICATION: frozenset[Task] = frozenset({"binary", "multiclass"})
 BINARY: frozenset[Task] = frozenset({"binary"})
@@ -40,7 +55,9 @@ class Metric:
         tasks: kinds of task that it is defined for.
         family: what one measurement stands for: the whole test set (``None``), one ``"class"``,
             one ``"segment"``, one segment column (``"by"``), one ``"attack"``, one ``"budget"`` of an attack, one
-            ``"goal"`` of an attacker, one ``"source"`` of points made for another model.
+            ``"goal"`` of an attacker, one ``"source"`` of points made for another model, one ``"shift"`` of the data,
+            one ``"corruption"`` at all its severities, or at one ``"severity"``, one level of ``"noise"``, one
+            ``"detector"`` of data that the model was not made for.
         unit: ``"share"`` for numbers in [0, 1]; otherwise as printed.
         compares: whether it can be held against a comparator's value.
         low: smallest possible value.
@@ -49,7 +66,7 @@ class Metric:
     name: str
     higher_is_better: bool
     tasks: frozenset[Task]
-    family: Literal["class", "segment", "by", "attack", "budget", "goal", "source"] | None = None
+    family: Family | None = None
     unit: str = "share"
     compares: bool = True
     low: float = 0.0
@@ -90,12 +107,21 @@ class Facts:
         n: number of test examples.
         classes: class names in index order; empty for regression.
         segments: column → value → number of test examples.
+        shifted: further test set → number of its examples.
+        foreign: set of inputs that the model was not made for → number of its examples.
     """
 
     task: Task
     n: int
     classes: tuple[str, ...]
     segments: Mapping[str, Mapping[str, int]]
+    shifted: Mapping[str, int] = field(default_factory=dict)
+    foreign: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def every(self) -> int:
+        """Number of examples that an estimate can rest on: those of the test set, then of each other set in order."""
+        return self.n + sum(self.shifted.values()) + sum(self.foreign.values())
 
 
 Found: TypeAlias = "Estimate | str"
@@ -144,6 +170,8 @@ class Context:
         predictions: of the variant.
         dense: predictions of the dense model on the same examples.
         observed: what the suite saw with the model at hand; ``None`` for suites that need no model.
+        siblings: all models of the audit that were predicted, this one and dense included: some metrics are about a
+            variant among them.
     """
 
     variant: str
@@ -152,6 +180,30 @@ class Context:
     predictions: Predictions
     dense: Predictions
     observed: Observed | None = None
+    siblings: Mapping[str, Sibling] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Sibling:
+    """One model of an audit, as suites that look at several see it.
+
+    Args:
+        recipe: what its name starts with; variants of one recipe differ in their ratio alone; ``None``: a comparator.
+        ratio: requested.
+        predictions: on the test set.
+        seen: reads what the suite saw of it.
+    """
+
+    recipe: str | None
+    ratio: float | None
+    predictions: Predictions
+    seen: Callable[[], Observed | None]
+
+    @cached_property
+    def observed(self) -> Observed | None:
+        """What the suite saw of it; ``None``: nothing, or nothing that could be observed."""
+        found = self.seen()
+        return None if found is None or found.error is not None else found
 
 
 @dataclass(frozen=True, eq=False)

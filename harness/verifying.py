@@ -9,18 +9,30 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pruneproof import auditing, digests, gates, imported, observing, outcomes, plan, policy, policy_file, selfcheck
+from pruneproof import (
+    auditing,
+    checking,
+    digests,
+    gates,
+    imported,
+    observing,
+    outcomes,
+    plan,
+    policy,
+    policy_file,
+    selfcheck,
+)
 from pruneproof import evidence as records
-from pruneproof.errors import PolicyError, PruneProofError
+from pruneproof.errors import EvidenceError, PolicyError, PruneProofError
 from pruneproof.estimates import Proportion
 from pruneproof.evidence import Evidence, GateRow, Row, VariantRow
-from pruneproof.measuring import Taken, context, measure, measurement_rows
-from pruneproof.observed import Observed
-from pruneproof.outcomes import Examples, Predictions
-from pruneproof.policy import DENSE, Policy
+from pruneproof.measuring import Family, Taken, measurement_rows
+from pruneproof.outcomes import Examples
+from pruneproof.policy import Policy
 from pruneproof.recipe import words
 from pruneproof.suite import Facts
 from pruneproof.verdicts import Verdict
@@ -105,28 +117,24 @@ def _derived(found: Evidence, asked: Policy, folder: Path) -> list[str]:
     if found.subject.error is not None or found.subject.task is None:
         expected: dict[tuple[str, str], GateRow] = {}
         return _compared(found, expected, asked, gates.unexpanded(asked))
-    facts = Facts(
-        found.subject.task,
-        found.subject.data_sizes["test"],
-        tuple(found.subject.classes),
-        found.subject.segments,
-    )
+    row = found.subject
+    facts = checking.facts_of(found.subject.task, tuple(row.classes), row.segments, row.data_sizes)
     try:
         examples, said = outcomes.read(folder / records.OUTCOMES, facts, found.subject.threshold)
-        seen = {name: observing.kept(asked, folder, name) for name in said}
     except PruneProofError as error:
         return [error.cause]
     problems = list(_examples(examples, facts))
     if problems:
         return problems
-    problems += _observations(asked, examples, said, seen)
+    family = Family(asked, examples, said, partial(observing.kept, folder))
+    try:
+        problems += _observations(family)
+    except EvidenceError as error:
+        return [error.cause]
     names = [row.name for row in found.variants if row.error is None and row.name in said]
     try:
-        taken = {
-            name: measure(asked, name, examples, predictions, said[DENSE], seen[name])
-            for name, predictions in said.items()
-        }
-        shown = observing.chapters(asked, names, examples, said.__getitem__, seen.__getitem__)
+        taken = {name: family.measure(name) for name in said}
+        shown = observing.chapters(family, names)
     except NOT_WHOLE:
         if not problems:
             raise
@@ -148,20 +156,15 @@ def _examples(examples: Examples, facts: Facts) -> Iterator[str]:
             yield f"outcomes and evidence disagree about segment column '{column}'"
 
 
-def _observations(
-    asked: Policy,
-    examples: Examples,
-    said: Mapping[str, Predictions],
-    seen: Mapping[str, Mapping[str, Observed]],
-) -> Iterator[str]:
+def _observations(family: Family) -> Iterator[str]:
     """What suites kept that needed the models, as far as it can be held against anything."""
-    for name, here in seen.items():
-        for suite, observing_suite in observing.suites(asked).items():
-            if suite not in here or here[suite].error is not None:
+    for name in family.said:
+        for suite, observing_suite in observing.suites(family.asked).items():
+            given = family.context(name, suite)
+            if given.observed is None or given.observed.error is not None:
                 continue
-            given = context(name, examples, said[name], said[DENSE], here[suite])
             try:
-                found = observing_suite.contradictions(given, asked.suites[suite].options)
+                found = observing_suite.contradictions(given, family.asked.suites[suite].options)
             except NOT_WHOLE as error:
                 found = [f"what was observed is not whole ({type(error).__name__}: {error})"]
             yield from (f"{name}: {suite}: {line}" for line in found)
@@ -193,7 +196,7 @@ def _judged(
         if spec.name not in taken:
             continue
         own = taken[spec.name]
-        for row in gates.judge(asked, expansion, spec, own.measured, others, examples.facts.n, own.failures):
+        for row in gates.judge(asked, expansion, spec, own.measured, others, examples.facts.every, own.failures):
             rows[row.variant, row.id] = row
     return rows
 

@@ -52,7 +52,7 @@ def replay(source: Path, name: str, policy_path: Path | None = None) -> list[Rep
 
     with exporting.rebuilt(source, name, policy_path) as (asked, loaded, model):
         folder = source if source.is_dir() else source.parent
-        seen = observing.kept(asked, folder, name).get(SUITE)
+        seen = observing.kept(folder, name, SUITE)
         if seen is None or seen.error is not None:
             raise EvidenceError(f"{folder}: it keeps no adversarial points of {name}", "run the audit again")
         options = asked.suites[SUITE].options
