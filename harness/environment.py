@@ -13,7 +13,7 @@ import torch
 from pruneproof.evidence import EnvironmentRow
 
 PACKAGES = (
-    "pruneproof", "torch", "torchattacks", "torch-pruning", "numpy", "scipy", "statsmodels", "scikit-learn",
+    "pruneproof", "torch", "torchattacks", "torch-pruning", "numpy", "scipy", "scikit-learn",
     "pandas", "pyarrow", "pydantic", "safetensors", "pytest", "pytest-xdist",
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, stats  # type: ignore[import-untyped]
 from statsmodels.stats.contingency_tables import mcnemar  # type: ignore[import-untyped]
+from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 from statsmodels.stats.proportion import (  # type: ignore[import-untyped]
     confint_proportions_2indep,
     proportion_confint,
@@ -460,6 +461,12 @@ def test_floored_bounds_scale_with_the_range_and_contain_the_value() -> None:
 def test_holm_stops_at_the_first_p_value_that_is_too_large() -> None:
     # Ascending: .005 <= .05/4, .01 <= .05/3, .03 > .05/2, so .04 stays too, although .04 <= .05.
     assert holm([0.01, 0.04, 0.03, 0.005], 0.05) == [True, False, False, True]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.sampled_from([0.01, 0.05, 0.1]))
+@settings(max_examples=60, deadline=None)
+def test_holm_is_that_of_statsmodels(p_values: list[float], alpha: float) -> None:
+    assert holm(p_values, alpha) == multipletests(p_values, alpha=alpha, method="holm")[0].tolist()
 
 
 def test_holm_is_bonferroni_for_the_smallest_and_plain_for_the_largest() -> None:
