@@ -332,6 +332,39 @@ def test_where_a_checked_example_falls_those_like_it_are_attacked_as_well() -> N
     assert fallen[1.0] - fallen[0.3] < 0.1 * given_away
 
 
+def test_a_climb_that_is_far_behind_ends_early_and_is_finished_where_a_checked_one_fell_that_was_as_far() -> None:
+    model = network(0)
+    clean, targets = examples(model, n=300)
+    fallen, spent, names = {}, {}, {}
+    for checked in (0.0, 0.2, 1.0):
+        # nobody may be behind, and most are
+        legs = [Leg("first", 12, "lead", "fresh", hope=1e-6)]
+        victim = Victim("dense", model, targets, batch=32)
+        arena = Arena([victim], clean, Ball("Linf", 0.1, 0.0, 1.0), seed=0)
+        Pursuit(arena, legs, checked=checked).run()
+        fallen[checked], spent[checked] = int((~arena.standing).sum()), victim.work.gradients
+        names[checked] = [stage.name for stage in arena.stages]
+    assert spent[0.0] < spent[1.0]
+    assert fallen[0.0] < fallen[0.2] == fallen[1.0]
+    assert "first to the end" in names[0.2]
+    assert "first to the end" not in names[0.0] + names[1.0]
+
+
+def test_the_last_few_climbs_take_their_gradients_in_small_batches_and_successes_are_confirmed_in_whole_ones() -> None:
+    model = network(0)
+    clean, targets = examples(model, n=70)
+    sizes: dict[bool, set[int]] = {True: set(), False: set()}
+
+    def noted(points: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        sizes[points.requires_grad].add(len(points))
+        return points
+
+    attacked([Victim("dense", model, targets, noted, batch=64)], clean, Ball("Linf", 0.05, 0.0, 1.0))
+    assert sizes[False] == {64}
+    assert sizes[True] <= {8, 16, 24, 32, 40, 48, 56, 64}
+    assert len(sizes[True]) > 2
+
+
 def test_reference_refuses_what_autoattack_does_not_know() -> None:
     model = network(0, classes=3)
     clean, targets = examples(model)
@@ -370,6 +403,6 @@ def test_tiles_are_corners_of_the_ball_the_same_for_whoever_asks_and_others_for_
     torch.testing.assert_close((first - clean).abs(), torch.full_like(clean, 0.1))
     assert torch.equal(first, again)
     assert 0.3 < (first == other).double().mean() < 0.7
-    # of 16 rows in sevenths three go together, of 10 columns two
-    signs = (first > clean)[:, :, :15, :]
-    assert (signs.reshape(6, 3, 5, 3, 5, 2) == signs.reshape(6, 3, 5, 3, 5, 2)[:, :, :, :1, :, :1]).all()
+    # of 16 rows in thirds six go together, of 10 columns four
+    signs = (first > clean)[:, :, :12, :8].reshape(6, 3, 2, 6, 2, 4)
+    assert (signs == signs[:, :, :, :1, :, :1]).all()

@@ -1,6 +1,6 @@
 """Gradient ascent inside a space: who is fooled leaves at once, and who waits takes the free place.
 
-A pass is always one whole batch, so the fewer examples still stand, the fewer passes there are.
+A pass is one whole batch until nobody waits any more, so the fewer examples still stand, the fewer passes there are.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ CROSS_ENTROPY, MARGIN = -1, -2
 """Goals of a climb beside a class: the cross-entropy of the answer, or the lead of the strongest wrong class."""
 SATURATED = 1e-5
 """Below it float32 no longer holds the gradient of a cross-entropy: the lead is raised instead."""
+SETTLED = 0.7
+"""Share of the steps' length still to come from which on a climb's chances show; before, starts differ too much."""
 HARDLY = 50.0
 """A way that is so many times longer than what was gained on it says nothing: the gradients led nowhere."""
 FAR = 1e9
 """Units that are farther than every space reaches, and still exact enough in float64."""
 KEPT = 2**24
 """Numbers of an arena's examples up to which their bounds are kept."""
+PARTS = 8
+"""Where nobody waits any more, gradients are taken in batches of the fewest eighths that seat everybody."""
 RIVALS = 9
 """Wrong classes that a climb remembers, as many as AutoAttack aims at."""
 
@@ -60,6 +64,8 @@ class Climb:
         lead: ``(m,)`` float64 of the wrong answer at the last gradient; NaN: none was taken, or there are no classes.
         rivals: ``(m, RIVALS)`` the strongest wrong classes there, strongest first; -1: there are no more.
         fell: ``(m,)`` booleans: confirmed by the arena, in this climb or in another one of its example.
+        won: ``(m,)`` booleans: the example fell by this climb's point.
+        hopeless: ``(m,)`` booleans: so much of the way was left that the steps to come would not have got there.
     """
 
     rows: torch.Tensor
@@ -68,11 +74,13 @@ class Climb:
     lead: torch.Tensor = field(init=False)
     rivals: torch.Tensor = field(init=False)
     fell: torch.Tensor = field(init=False)
+    won: torch.Tensor = field(init=False)
+    hopeless: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.lead = torch.full((len(self.rows),), math.nan, dtype=torch.float64)
         self.rivals = torch.full((len(self.rows), RIVALS), -1)
-        self.fell = torch.zeros(len(self.rows), dtype=torch.bool)
+        self.fell, self.won, self.hopeless = torch.zeros(3, len(self.rows), dtype=torch.bool)
 
 
 def objective(goals: torch.Tensor, aim: int | None) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -96,7 +104,7 @@ def objective(goals: torch.Tensor, aim: int | None) -> Callable[[torch.Tensor, t
         entropy = torch.where(flat, led, entropy if aim is None else -entropy)
         if kinds == {CROSS_ENTROPY}:
             return entropy
-        goal = _filled(goals, len(wide)).to(wide.device)
+        goal = filled(goals, len(wide)).to(wide.device)
         rival = wide.gather(1, goal.clamp_min(0)[:, None]) - wide.gather(1, right[:, None])
         return torch.where(goal >= 0, rival.squeeze(1), torch.where(goal == MARGIN, led, entropy))
 
@@ -110,6 +118,9 @@ class Ascent:
         arena, victim, stage: whose examples, on which model, and where it is recorded.
         sizes: of the steps, in (0, 1]: see :meth:`_Seats.step`.
         last: the points behind the last step are submitted too; else only those that looked fooled before.
+        hope: a climb ends early where the way that is left (:func:`way_left`) is longer than ``hope`` times the share
+            of all steps' length that is still to come: of the climbs that got there, next to none was so far behind.
+        patient: ``(n,)`` booleans of the arena's examples that climb to the end all the same.
     """
 
     def __init__(
@@ -120,11 +131,16 @@ class Ascent:
         sizes: Sequence[float],
         *,
         last: bool = True,
+        hope: float = math.inf,
+        patient: torch.Tensor | None = None,
     ) -> None:
         self.arena, self.victim, self.stage = arena, victim, stage
         self.steps = len(sizes)
         self.sizes = torch.tensor([*sizes, 0.0], dtype=torch.float64)
         self.last = last
+        self.patient = patient
+        ahead = self.sizes.flip(0).cumsum(0).flip(0)
+        self.limit = torch.where(ahead < SETTLED * ahead[0], hope * ahead / ahead[0], math.inf)
         self.exact = dataclasses.replace(victim, approximate=None) if victim.approximate is not None else victim
 
     def run(self, climb: Climb) -> Climb:
@@ -143,26 +159,43 @@ class Ascent:
     def _climb(self, climb: Climb, at: torch.Tensor, waiting: torch.Tensor, victim: Victim) -> torch.Tensor:
         """Steps until nobody waits; positions of the climbs whose points are proposed."""
         seats = _Seats(self.arena, climb, waiting, victim.batch)
+        victims = sized(victim)
         proposed = [waiting[:0]]
         while seats.fill():
             who = seats.who
             goals = climb.goals[who]
             with FastFirstLayers():
-                found = victim.gradient(seats.points, climb.rows[who], objective(goals, self.arena.aim), self.arena.aim)
+                found = fitting(victims, len(who)).gradient(
+                    seats.points, climb.rows[who], objective(goals, self.arena.aim), self.arena.aim
+                )
             fooled = found.fooled.cpu()
             if found.scores is not None:
                 self._look(climb, who, found.scores.detach().cpu())
             seats.step(found.value, self.sizes[at[who]])
             # who looked fooled stays where that was, and the step counts once the arena does not confirm it
+            hopeless = ~fooled & self._hopeless(climb, who, at[who])
             at[who] += (~fooled).long()
-            ended = at[who] == self.steps
+            ended = (at[who] == self.steps) & ~hopeless
             if self.last:
                 proposed.append(who[fooled | ended])
             else:
                 proposed.append(who[fooled])
                 at[who[ended]] = -1
-            seats.leave(fooled, fooled | ended)
+            at[who[hopeless]] = -1
+            seats.leave(fooled, fooled | ended | hopeless)
         return torch.cat(proposed)
+
+    def _hopeless(self, climb: Climb, who: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        """``(n,)`` booleans of those that end here."""
+        limit = self.limit[at]
+        if not bool((limit < math.inf).any()):
+            return torch.zeros(len(who), dtype=torch.bool)
+        rows = climb.rows[who]
+        led = climb.lead[who]
+        left = torch.where(led.isnan(), 0.0, way_left(led, self.arena.clean_lead(self.victim)[rows]))
+        behind = left > limit
+        climb.hopeless[who[behind]] = True
+        return behind if self.patient is None else behind & ~self.patient[rows]
 
     def _look(self, climb: Climb, who: torch.Tensor, scores: torch.Tensor) -> None:
         """Notes leads and rivals."""
@@ -183,6 +216,7 @@ class Ascent:
             now = left[order[first].sort().values]
             counts = self.arena.submit(self.victim, self.stage, climb.rows[now], climb.points[now])
             at[now] += 1
+            climb.won[now[counts]] = True
             climb.fell |= torch.isin(climb.rows, climb.rows[now[counts]])
             left = left[order[~first].sort().values]
             left = left[~climb.fell[left]]
@@ -273,6 +307,17 @@ class _Seats:
             self.lower, self.upper = self.lower[stay], self.upper[stay]
 
 
-def _filled(values: torch.Tensor, n: int) -> torch.Tensor:
+def sized(victim: Victim) -> list[Victim]:
+    """The victim with smaller batches too, smallest first: where nobody waits, padding would be most of a whole one."""
+    sizes = sorted({-(-victim.batch * part // PARTS) for part in range(1, PARTS + 1)})
+    return [victim if size == victim.batch else dataclasses.replace(victim, batch=size) for size in sizes]
+
+
+def fitting(victims: list[Victim], n: int) -> Victim:
+    """Of :func:`sized` victims the one with the smallest batch that seats ``n``."""
+    return next(victim for victim in victims if victim.batch >= n)
+
+
+def filled(values: torch.Tensor, n: int) -> torch.Tensor:
     """``values`` with the last one repeated, as the victim fills up its batches."""
     return values if len(values) == n else torch.cat([values, values[-1:].expand(n - len(values))])
