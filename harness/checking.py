@@ -65,7 +65,7 @@ def check(subject: Subject, columns: Sequence[str] | None = None) -> Loaded:
     for name, found in targets.items():
         if subject.task == "classification" and not name.startswith(FOREIGN):
             _within(name, found, classes)
-    segments = _segments(subject.test, len(targets["test"]), columns)
+    segments = segment_frame(subject.test, len(targets["test"]), columns)
     ids = subject.test.ids if subject.test.ids is not None else range(len(targets["test"]))
     if len(ids) != len(targets["test"]):
         raise SubjectError(f"test has {len(targets['test'])} examples and {len(ids)} ids", "give one id an example")
@@ -288,7 +288,12 @@ def _threshold(subject: Subject, facts: Facts) -> None:
         raise SubjectError(f"threshold {chosen}", "use a probability in (0, 1), 'f1' or 'balanced_accuracy'")
 
 
-def _segments(data: Data, n: int, columns: Sequence[str] | None) -> pd.DataFrame:
+def segment_frame(data: Data, n: int, columns: Sequence[str] | None) -> pd.DataFrame:
+    """``n`` rows of text: the segment columns of a set of examples; ``None``: all of them.
+
+    Raises:
+        SubjectError: a column is missing, or is none that examples can be cut by.
+    """
     given = data.segments
     if given is None:
         if columns:

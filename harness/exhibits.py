@@ -1,4 +1,4 @@
-"""What a suite has to show beside its numbers: tables, curves, matrices, pictures, as plain data.
+"""What a suite has to show beside its numbers: tables, charts, matrices, pictures, as plain data.
 
 A suite fills them from what it observed, every report format draws them; neither knows the other.
 """
@@ -30,7 +30,7 @@ def _spelled(value: Any) -> Any:
 
 
 Value = Annotated[str | int | float | None, BeforeValidator(_spelled)]
-Share = Annotated[Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_finite)]
+Share = Annotated[Annotated[float, Field(ge=-1, le=1)] | None, BeforeValidator(_finite)]
 
 
 class Table(_Row):
@@ -94,8 +94,35 @@ class Curves(_Row):
     limit: float | None = None
 
 
+class Panel(_Row):
+    """One of several small charts, its lines told apart by their names; ``limit``: a level not to be crossed in it."""
+
+    title: str
+    lines: list[Line]
+    limit: float | None = None
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        names = [line.name for line in self.lines]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"panel {self.title!r} has two lines named {twice[0]!r}")
+        return self
+
+
+class Multiples(_Row):
+    """Small charts beside each other, all with the same axes; a line of one name looks the same in each of them."""
+
+    kind: Literal["multiples"] = "multiples"
+    title: str
+    about: str = ""
+    x: str
+    """What runs along the horizontal axes, with its unit."""
+    y: str
+    panels: list[Panel]
+
+
 class Matrix(_Row):
-    """Numbers in [0, 1] by row and column, drawn as a heat map with the numbers in it."""
+    """Numbers by row and column, in [0, 1] or, ``signed``, in [-1, 1], drawn as a heat map with the numbers in it."""
 
     kind: Literal["matrix"] = "matrix"
     title: str
@@ -108,11 +135,20 @@ class Matrix(_Row):
     """What the rows are."""
     values: list[list[Share]]
     """By row; ``None``: not measured."""
+    signed: bool = False
+    """Differences: above 0 is worse, below 0 better; shown with their sign, in two colours that part at 0."""
 
     @model_validator(mode="after")
     def _rectangular(self) -> Self:
         if [len(row) for row in self.values] != [len(self.columns)] * len(self.rows):
             raise ValueError(f"values are not {len(self.rows)} rows of {len(self.columns)} columns")
+        return self
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Self:
+        least = min((value for row in self.values for value in row if value is not None), default=0.0)
+        if least < 0 and not self.signed:
+            raise ValueError(f"{least:g} is less than 0, and the matrix is not signed")
         return self
 
 
@@ -164,7 +200,7 @@ class Gallery(_Row):
     shots: list[Shot]
 
 
-Exhibit = Annotated[Table | Curves | Matrix | Gallery, Field(discriminator="kind")]
+Exhibit = Annotated[Table | Curves | Multiples | Matrix | Gallery, Field(discriminator="kind")]
 
 
 class Chapter(_Row):

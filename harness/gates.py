@@ -199,6 +199,8 @@ def _claim(
     own = find(measured, spec.suite, spec.metric.name, gate.member)
     if own is None:
         return Verdict.ERROR, f"{spec.suite} did not measure {spec.metric.name}", None
+    if own.failed:
+        return Verdict.ERROR, own.note, None
     if own.estimate is None:
         return Verdict.INCONCLUSIVE, f"nothing to measure: {own.note}", None
     estimate, comparator_value, comparator_doubt = own.estimate, None, ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from pruneproof import gates, policy
-from pruneproof.estimates import Statistic
+from pruneproof.estimates import drawn
 from pruneproof.evidence import MeasurementRow
 from pruneproof.observed import Observed
 from pruneproof.outcomes import Examples, Predictions
@@ -87,7 +87,7 @@ def measurement_rows(asked: Policy, variant: str, measured: gates.Measured) -> l
 
 def _measurement_row(asked: Policy, variant: str, suite: str, entry: Measurement) -> MeasurementRow:
     estimate = entry.estimate
-    bounded = estimate is not None and not isinstance(estimate, Statistic)
+    bounded = estimate is not None and not drawn(estimate)
     return MeasurementRow(
         variant=variant,
         suite=suite,

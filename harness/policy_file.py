@@ -40,7 +40,7 @@ from pruneproof.policy import (
     variants,
 )
 from pruneproof.recipe import Prune
-from pruneproof.suite import Metric
+from pruneproof.suite import Metric, ObservingSuite
 from pruneproof.tables import canonical, offer
 
 T = TypeVar("T", bound=BaseModel)
@@ -161,7 +161,12 @@ class _Reader:
         for metric, limit in gates.items():
             for key in LIMIT_KEYS:
                 self._possible((*where, "gates", metric, key), metrics[metric], key, getattr(limit, key))
-        return SuitePolicy(self._record(found.options, where, options), gates)
+        made = self._record(found.options, where, options)
+        for metric in gates:
+            missing = found.missing(metrics[metric], made) if isinstance(found, ObservingSuite) else None
+            if missing is not None:
+                self._fail((*where, "gates", metric), f"a limit on {metric}, and nothing to measure it on", missing)
+        return SuitePolicy(made, gates)
 
     def _possible(self, where: tuple[str | int, ...], metric: Metric, key: str, value: float | None) -> None:
         if value is None:

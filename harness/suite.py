@@ -139,6 +139,8 @@ class Measurement:
         n: number of examples that the value rests on.
         small: fewer examples than the policy's ``min_n``: shown, but no basis for a verdict.
         doubt: why a PASS must not rest on it (an attack that did not show that it works); a FAIL may.
+        failed: it should have been measured, and something broke: ``note`` says what. An ERROR, where there being
+            nothing to measure is no verdict.
     """
 
     metric: str
@@ -149,6 +151,7 @@ class Measurement:
     note: str = ""
     small: bool = False
     doubt: str = ""
+    failed: bool = False
 
 
 def measurement(
@@ -262,6 +265,10 @@ class ObservingSuite(Suite, Protocol):
         Raises:
             PruneProofError: with what can.
         """
+
+    def missing(self, metric: Metric, options: BaseModel) -> str | None:
+        """What to add to the options, where by them there is nothing to measure ``metric`` on; ``None``: there is, or
+        it depends on the subject."""
 
     def cautions(self, options: BaseModel, gates: Sequence[GateSpec]) -> list[str]:
         """What a reader of the verdicts should know of the way in which it was asked to measure."""

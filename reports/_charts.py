@@ -6,7 +6,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pruneproof import wording
@@ -15,10 +15,11 @@ from pruneproof.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 5.1, 3.0
 """Of one panel, in inches."""
-COLOURS = ("#1f4e8c", "#b45309", "#0f766e", "#7c3aed", "#9d174d", "#4d7c0f")
+COLOURS = ("#1f4e8c", "#b45309", "#0f766e", "#7c3aed", "#9d174d", "#4d7c0f", "#0284c7", "#292524")
 GREY, INK, LIMIT, DENSE = "#9aa5b1", "#1f2933", "#b3261e", "#52606d"
 LABEL, LONG_LABEL = 19, 48
 """Letters of a label that fit beside the axes, and beside those of a wide chart."""
@@ -61,19 +62,11 @@ _KEEP = ("backend", "webagg", "toolbar", "interactive", "tk.", "savefig.director
 
 def svg(chart: Chart, slug: str) -> str:
     """The chart as one ``<svg>`` element whose ids start with ``slug``."""
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    across = min(len(chart.panels), 2)
+    down = -(-len(chart.panels) // across)
+    width, room = (WIDTH * 2, 3.1) if chart.wide else (WIDTH * across, 1.3)
 
-    looks: dict[Any, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(_KEEP)}
-    looks.update(_STYLE)
-    looks["svg.hashsalt"] = slug
-    with matplotlib.rc_context(looks):
-        across = min(len(chart.panels), 2)
-        down = -(-len(chart.panels) // across)
-        width, room = (WIDTH * 2, 3.1) if chart.wide else (WIDTH * across, 1.3)
-        figure = Figure(figsize=(width, HEIGHT * down), facecolor="none")
-        FigureCanvasSVG(figure)
+    def fill(figure: Figure) -> None:
         grid = figure.subplots(down, across, squeeze=False, sharey=True)
         for axes in grid.flat[len(chart.panels) :]:
             axes.set_visible(False)
@@ -83,9 +76,26 @@ def svg(chart: Chart, slug: str) -> str:
         figure.subplots_adjust(
             left=0.75 / width, right=1 - room / width, top=1 - top, bottom=bottom, wspace=0.7, hspace=0.4
         )
+
+    return _inline(_document(slug, (width, HEIGHT * down), fill), slug, chart.title, chart.alt)
+
+
+def _document(slug: str, size: tuple[float, float], fill: Callable[[Figure], None]) -> str:
+    """An SVG file of this width and height in inches, the same bytes whatever matplotlib is set to."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    looks: dict[Any, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(_KEEP)}
+    looks.update(_STYLE)
+    looks["svg.hashsalt"] = slug
+    with matplotlib.rc_context(looks):
+        figure = Figure(figsize=size, facecolor="none")
+        FigureCanvasSVG(figure)
+        fill(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return _inline(buffer.getvalue(), slug, chart.title, chart.alt)
+    return buffer.getvalue()
 
 
 def _panel(axes: Axes, panel: Panel, chart: Chart, ylabel: bool) -> None:
@@ -213,6 +223,13 @@ def _plain(text: str, longest: int = 60) -> str:
 
 
 def _inline(document: str, slug: str, title: str, alt: str) -> str:
+    """The ``<svg>`` element of a matplotlib file, told to who cannot see it."""
+    label = html.escape(wording.clean(alt), quote=True)
+    name = html.escape(wording.clean(title))
+    return _bare(document, slug, f'class="chart" role="img" aria-label="{label}"', f"<title>{name}</title>")
+
+
+def _bare(document: str, slug: str, attributes: str, first: str = "") -> str:
     """The ``<svg>`` element of a matplotlib file, without what clashes with a page around it."""
     body = document[document.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
@@ -223,7 +240,5 @@ def _inline(document: str, slug: str, title: str, alt: str) -> str:
     body = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", body)
     body = re.sub(r'( id="|href="#|url\(#)', lambda found: f"{found[0]}{slug}-", body)
     body = re.sub(r"\n\s*", "\n", body).strip()
-    label = html.escape(wording.clean(alt), quote=True)
-    name = html.escape(wording.clean(title))
-    tag = f'<svg class="chart" role="img" aria-label="{label}"'
-    return re.sub(r"<svg([^>]*)>", lambda found: f"{tag}{found[1]}>\n<title>{name}</title>", body, count=1)
+    opened = f"<svg {attributes}"
+    return re.sub(r"<svg([^>]*)>", lambda found: f"{opened}{found[1]}>\n{first}", body, count=1)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from pruneproof import wording
 from pruneproof.exhibits import Chapter
-from pruneproof.reports import _exhibits
-from pruneproof.reports._exhibits import Part, Row, Sheet, View
+from pruneproof.reports import _exhibits, _sheets
+from pruneproof.reports._exhibits import Part, View
+from pruneproof.reports._sheets import Row, Sheet
 
 ROWS, SHOTS = 24, 6
 """Of each table and gallery; what is left out is counted."""
@@ -37,6 +38,8 @@ def _exhibit(view: View) -> Iterator[str]:
         yield from _gallery(view)
     elif not sheets:
         yield "There is nothing to show."
+    elif view.signed:
+        yield from ("Above 0 is worse, below 0 better.", "")
     for place, sheet in enumerate(sheets):
         yield from ([""] if place else [])
         yield from _sheet(sheet)
@@ -44,12 +47,13 @@ def _exhibit(view: View) -> Iterator[str]:
 
 def _sheet(sheet: Sheet) -> Iterator[str]:
     """Rows that call for it come first where not all of them are shown; a group's name is a column here."""
-    if sheet.across:
-        yield from (f"Columns: {escaped(sheet.across)}.", "")
+    told = [("Numbers", sheet.numbers), ("Columns", sheet.across)]
+    if any(what for _, what in told):
+        yield from (" ".join(f"{name}: {escaped(what)}." for name, what in told if what), "")
     grouped = bool(sheet.by)
     rows = [(group.name, row) for group in sheet.groups for row in group.rows]
     if len(rows) > ROWS:
-        worst = list(_exhibits.STATES)[:2]
+        worst = list(_sheets.STATES)[:2]
         rows.sort(key=lambda entry: worst.index(entry[1].mark) if entry[1].mark in worst else len(worst))
     heads = [*([sheet.by] if grouped else []), sheet.corner, *(name for name, _ in sheet.columns)]
     rules = ["---" for _ in heads[: 1 + grouped]] + ["--:" if numeric else "---" for _, numeric in sheet.columns]
@@ -65,7 +69,7 @@ def _sheet(sheet: Sheet) -> Iterator[str]:
 
 def _row(row: Row, first: list[str], marked: bool) -> str:
     texts = [*first, row.head.text, *(f"{cell.text} {cell.interval}" for cell in row.cells)]
-    state = [] if not marked else [""] if row.mark is None else [f"{_exhibits.glyph(row.mark)} {row.mark}"]
+    state = [] if not marked else [""] if row.mark is None else [f"{_sheets.glyph(row.mark)} {row.mark}"]
     return f"| {' | '.join([*map(escaped, texts), *state])} |"
 
 

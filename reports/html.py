@@ -18,14 +18,17 @@ from pruneproof.reports import (
     _exhibits,
     _heat,
     _matrix,
+    _multiples,
     _pictures,
     _plots,
     _reasons,
     _sensitivity,
+    _sheets,
     _variants,
 )
 from pruneproof.reports._curves import Chart
 from pruneproof.reports._exhibits import View
+from pruneproof.reports._multiples import Charts
 from pruneproof.verdicts import GLYPHS, Verdict
 
 FILE = "report.html"
@@ -80,9 +83,14 @@ def _drawn(charts: Iterable[Chart], slug: str) -> list[tuple[Chart, Markup]]:
 
 def _drawing(view: View) -> Markup | None:
     """The curves of an exhibit, where there is one point at least."""
-    if view.curves is None or not _plots.drawn(view.curves):
+    if view.curves is None or not _plots.drawn(view.curves.lines):
         return None
     return Markup(_plots.svg(view.curves, f"e{view.number}"))
+
+
+def _small(view: View) -> Charts | None:
+    """The small charts of an exhibit, where there is one point at least."""
+    return _multiples.charts(view.multiples, f"e{view.number}") if view.multiples else None
 
 
 def _environment() -> Environment:
@@ -112,11 +120,12 @@ def _environment() -> Environment:
         claim=wording.claim,
         verdict=_verdict,
         drawing=_drawing,
+        multiples=_small,
         shaded=_plots.many,
         data_uri=_pictures.data_uri,
         coarse=_pictures.coarse,
-        glyph=_exhibits.glyph,
-        states=_exhibits.states,
+        glyph=_sheets.glyph,
+        states=_sheets.states,
         id=_id,
         when=_when,
     )
@@ -124,8 +133,9 @@ def _environment() -> Environment:
         glyphs=GLYPHS,
         words=wording.WORDS,
         verdicts=list(reversed(Verdict)),
-        marks=list(_exhibits.STATES),
+        marks=list(_sheets.STATES),
         shots_at_once=_exhibits.SHOTS,
+        steps=_heat.STEPS,
     )
     return found
 

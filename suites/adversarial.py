@@ -135,6 +135,12 @@ class Adversarial:
         assert isinstance(options, Options)
         charges.check(loaded, options)
 
+    def missing(self, metric: Metric, options: BaseModel) -> str | None:
+        assert isinstance(options, Options)
+        if metric.family == "goal" and not options.goals:
+            return 'name goals = [{ from = "…", to = "…" }]'
+        return "name segment columns: by = […]" if metric.family == "segment" and not options.by else None
+
     def cautions(self, options: BaseModel, gates: Sequence[GateSpec]) -> list[str]:
         assert isinstance(options, Options)
         ours = [entry.called for entry in options.attacks if _starts(entry) == 1]

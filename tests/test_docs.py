@@ -26,13 +26,15 @@ import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pruneproof import criteria, domain, evidence, exhibits, policy, policy_file, registry
+from pruneproof import corruptions, criteria, domain, evidence, exhibits, policy, policy_file, registry
 from pruneproof.adversarial import entries, published
 from pruneproof.cli import app
 from pruneproof.recipe import Prune, Recovery
+from pruneproof.shift import entries as shifts
 from pruneproof.subject import Data, Subject
 from pruneproof.suite import Metric
 from pruneproof.suites.adversarial import Goal
+from pruneproof.suites.shift import Counterexamples
 from pruneproof.verdicts import GLYPHS, RELEASING, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,12 +159,12 @@ def test_every_document_is_reached_from_the_index() -> None:
 def test_the_readme_has_the_two_commands_that_do_all_the_set_up() -> None:
     lines = {line for block in blocks("sh") if block.page.name == "README.md" for line in block.text.splitlines()}
     assert "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/pruneproof demo" in lines
-    assert "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest" in lines
+    assert "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest -n 2" in lines
 
 
 def test_ci_runs_the_readmes_test_command_and_the_demo() -> None:
     script = read(ROOT / ".ci" / "run") if (ROOT / ".ci" / "run").exists() else pytest.skip("not in an sdist")
-    assert "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest" in script
+    assert "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest -n 2" in script
     assert ".venv/bin/pruneproof demo" in script
 
 
@@ -218,6 +220,7 @@ def contributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dic
     """CONTRIBUTING's modules by path, each in its package as if its file lay there."""
     packages = {
         "suites": "pruneproof.suites",
+        "harness/corruptions": "pruneproof.corruptions",
         "harness/criteria": "pruneproof.criteria",
         "harness/families": "pruneproof.families",
         "harness/formats": "pruneproof.formats",
@@ -242,7 +245,10 @@ def test_every_policy_and_fragment_of_one_is_valid(contributed: dict[str, str]) 
     seen = {True: 0, False: 0}
     for block in blocks("toml"):
         table = tomllib.loads(block.text)
-        if "adversarial" in table.get("suites", {}) and importlib.util.find_spec("torchattacks") is None:
+        suites = table.get("suites", {})
+        if "adversarial" in suites and importlib.util.find_spec("torchattacks") is None:
+            continue
+        if "windows" in suites.get("shift", {}) and importlib.util.find_spec("torch") is None:
             continue
         text = block.text if whole(table) else tomli_w.dumps(laid_over(FRAGMENT_OF, table))
         policy_file.parse(text, f"{by_place(block)}")
@@ -271,21 +277,27 @@ TABLES: dict[str, type[BaseModel]] = {
 }
 for _suite in registry.names("pruneproof.suites"):
     TABLES[f"`[suites.{_suite}]`"] = policy.suite(_suite).options
-TABLES |= {"Attacks": entries.Entry, "Goals": Goal}
+TABLES |= {
+    "Attacks": entries.Entry,
+    "Goals": Goal,
+    "Corruptions": shifts.Entry,
+    "Breaking": shifts.Breaking,
+    "Counterexamples": Counterexamples,
+}
 
 
 def spelled(field: FieldInfo) -> str:
     """A field's default as the reference writes it."""
-    value = field.default
     if field.is_required():
         return "*required*"
+    value = field.get_default(call_default_factory=True)
     if value is None:
         return "–"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, str):
         return f'`"{value}"`'
-    return f"`{list(value) if isinstance(value, tuple) else value}`"
+    return f"`{json.dumps(value) if isinstance(value, tuple) else value}`"
 
 
 def spelled_keys(record: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -402,17 +414,35 @@ def test_the_reference_names_no_metric_that_no_suite_measures() -> None:
     } == measured
 
 
-def test_the_reference_names_every_family_of_the_adversarial_metrics_with_a_gate_of_each() -> None:
-    written = keyed(section(REFERENCE / "metrics.md", "Adversarial"))
+@pytest.mark.parametrize(("suite", "heading"), [("adversarial", "Adversarial"), ("shift", "Under shift")])
+def test_the_reference_names_every_family_of_a_suites_metrics_with_a_gate_of_each(suite: str, heading: str) -> None:
+    written = keyed(own(REFERENCE / "metrics.md", heading))
     families: dict[str, list[str]] = {}
-    for metric in policy.suite("adversarial").metrics:
-        families.setdefault(str(metric.family), []).append(metric.name)
+    for metric in policy.suite(suite).metrics:
+        if metric.family is not None:
+            families.setdefault(metric.family, []).append(metric.name)
     assert {name for name, row in written.items() if row[1] not in ("higher", "lower")} == families.keys()
     for family, metrics in families.items():
         _, _, named, gate = written[family]
         assert codes(named) == metrics
         (example,) = codes(gate)
-        assert re.fullmatch(rf"adversarial/({'|'.join(metrics)}):\w+\[[^\]=]+=[^\]]+\]", example)
+        assert re.fullmatch(rf"{suite}/({'|'.join(metrics)}):\w+\[[^\]=]+=[^\]]+\]", example)
+
+
+def test_the_reference_names_every_detector() -> None:
+    written = keyed(section(REFERENCE / "metrics.md", "Detectors"))
+    options = policy.suite("shift").options
+    assert written.keys() == set(choices(options.model_fields["detectors"].annotation))
+
+
+def test_the_reference_names_every_gate_that_options_leave_with_nothing_to_measure() -> None:
+    written = rows(section(REFERENCE / "audit-toml.md", "Gates with nothing to measure"))
+    refused = set()
+    for suite, least in (("adversarial", {"attacks": [{"name": "black_box", "eps": 0.1}]}), ("shift", {})):
+        found: Any = policy.suite(suite)
+        made = found.options.model_validate(least)
+        refused |= {metric.name for metric in found.metrics if found.missing(metric, made) is not None}
+    assert {name for row in written for name in codes(row[0])} == refused
 
 
 def test_the_reference_names_every_verdict_worst_first() -> None:
@@ -587,6 +617,68 @@ def test_the_reference_names_every_class_of_torchattacks_that_is_refused_somewhe
     assert written == refused | set(published.UNAVAILABLE)
 
 
+# The reference of corruptions
+
+CORRUPTIONS = REFERENCE / "corruptions.md"
+BY_KIND = {"Images": "image", "Tables": "table", "Tokens": "tokens", "Signals": "signal"}
+
+
+def made(name: str) -> Any:
+    """The corruption, or resampling, of a file."""
+    return registry.member("pruneproof.corruptions", name).CORRUPTION
+
+
+def of_heading(heading: str) -> list[str]:
+    """Names of the corruptions that a heading of the reference is about."""
+    kinds = {BY_KIND[heading]} if heading in BY_KIND else corruptions.EVERY
+    return [name for name in registry.names("pruneproof.corruptions") if made(name).kinds == kinds]
+
+
+def levels(name: str) -> list[tuple[str, ...]]:
+    """Each parameter's values at severities 1 to 5, as the reference spells them."""
+    found = made(name)
+    module = registry.member("pruneproof.corruptions", name)
+    if found.kinds == {"image"}:
+        given = [one for knob in found.knobs for one in (knob.cifar, knob.imagenet)]
+    elif found.kinds == {"tokens"}:
+        given = [importlib.import_module("pruneproof.corruptions._tokens").SHARE]
+    else:
+        given = [
+            value
+            for key, value in vars(module).items()
+            if key.isupper() and isinstance(value, tuple) and len(value) == len(corruptions.SEVERITIES)
+        ]
+    return [tuple(f"{value:g}" for value in one) for one in given]
+
+
+@pytest.mark.parametrize("heading", [*BY_KIND, "Resamplings"])
+def test_the_reference_names_every_corruption_with_its_values_at_each_severity(heading: str) -> None:
+    written = {codes(row[0])[0]: row for row in rows(own(CORRUPTIONS, heading))}
+    assert sorted(written) == of_heading(heading)
+    for name, row in written.items():
+        values = levels(name)
+        assert values or name == "uniform_noise", name
+        for one in values:
+            assert re.search(rf"(?<![\d.]){re.escape(', '.join(one))}(?![\d.]|, \d)", " | ".join(row)), f"{name}: {one}"
+        for knob in getattr(made(name), "knobs", ()):
+            assert all(f"`{knob.name}`" in cell for cell in row[-2:]), f"{name}: {knob.name}"
+
+
+def test_the_reference_says_which_images_a_corruption_knows() -> None:
+    for name, _, _, channels, *_ in rows(own(CORRUPTIONS, "Images")):
+        known = made(codes(name)[0]).channels
+        assert channels == ("any" if known is None else " or ".join(map(str, sorted(known)))), name
+
+
+@pytest.mark.parametrize("heading", [*BY_KIND, "Resamplings"])
+def test_the_reference_names_every_key_of_a_corruption_with_its_default_and_choices(heading: str) -> None:
+    table = rows(own(CORRUPTIONS, f"Keys of {heading.lower()}"))
+    assert {name for row in table for name in codes(row[1])} <= set(of_heading(heading))
+    for name in of_heading(heading):
+        mine = [row for row in table if row[1] == "all" or name in codes(row[1])]
+        check_table({codes(row[0])[0]: [row[0], *row[2:]] for row in mine}, made(name).options)
+
+
 def test_the_reference_names_the_plugins_options_and_configuration() -> None:
     source = importlib.resources.files("pruneproof").joinpath("plugin.py").read_text("utf-8")
     added = set(re.findall(r"\"(--pruneproof-[\w-]+)\"", source)) | set(re.findall(r"addini\(\s*\"(\w+)\"", source))
@@ -619,7 +711,8 @@ def test_the_examples_of_contributing_work_as_they_stand(contributed: dict[str, 
     from pruneproof import reporting
 
     assert sorted(contributed) == [
-        *("harness/criteria/l1.py", "harness/families/gated.py", "harness/formats/npz.py"),
+        *("harness/corruptions/stuck.py", "harness/criteria/l1.py", "harness/families/gated.py"),
+        *("harness/formats/npz.py",),
         *("reports/table.py", "suites/churn.py"),
     ]
     (tmp_path / "tiny_subject.py").write_text(
@@ -651,7 +744,9 @@ def test_the_examples_of_contributing_work_as_they_stand(contributed: dict[str, 
     gates = {gate.id: gate for gate in found.gates}
     # The dense model's answers are the truth here, so what changed is what accuracy lost.
     assert gates["churn/changed:max"].value == pytest.approx(gates["accuracy/accuracy:max_drop"].value)
-    assert gates["churn/changed:max"].verdict in (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)
+    decided = (Verdict.PASS, Verdict.FAIL, Verdict.INCONCLUSIVE)
+    assert gates["churn/changed:max"].verdict in decided
+    assert gates["shift/excess_error:max[shift=stuck]"].verdict in decided
     written = reporting.render(found, "table", tmp_path).read_text("utf-8").splitlines()
     assert written[0] == "variant,gate,verdict,value,n"
     assert len(written) == 1 + len(found.gates)
@@ -836,6 +931,100 @@ def test_the_reference_names_everything_that_is_kept_of_an_attack(tmp_path: Path
     own_arrays = {name.removeprefix("attack0/") for name in arrays if name.startswith("attack0/")}
     assert record["attacks"][0].keys() | own_arrays == page.keys()
     assert arrays - {f"attack0/{name}" for name in own_arrays} == {"goal0/rows", "goal0/hits"}
+
+
+def guided(page: str) -> dict[str, str]:
+    """The files that a guide shows."""
+    return {block.title: block.text for block in blocks("python", "toml") if block.page.name == page and block.title}
+
+
+def carried_out(files: Mapping[str, str], name: str, folder: Path, **audit: Any) -> Any:
+    """The evidence of a guide's policy ``<name>.toml`` and of its modules."""
+    import pruneproof
+
+    table = {key: FRAGMENT_OF[key] for key in ("audit", "prune")} | {"subject": {"load": f"{name}:subject"}}
+    table |= tomllib.loads(files[f"{name}.toml"])
+    table["audit"] = {**table["audit"], "resamples": 200, **audit}
+    for title, text in files.items():
+        if title.endswith(".py"):
+            (folder / title).write_text(text, "utf-8")
+    (folder / "audit.toml").write_text(tomli_w.dumps(table), "utf-8")
+    try:
+        return pruneproof.audit(folder / "audit.toml", out=folder / "out")
+    finally:
+        for title in files:
+            sys.modules.pop(title.removesuffix(".py"), None)
+
+
+@pytest.mark.slow
+def test_the_volatile_month_of_the_guide_raises_alarms_and_pruning_raises_misses(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    found = carried_out(guided("later-data.md"), "weeks", tmp_path)
+    verdicts = {(gate.variant, gate.id): gate.verdict for gate in found.gates}
+    assert Verdict.ERROR not in verdicts.values()
+    for gate in ("shift/fpr_rise:max[shift=volatile]", "shift/fpr_rise:max_rise[shift=volatile]"):
+        assert verdicts["magnitude@0.5", gate] is Verdict.PASS
+    assert verdicts["magnitude@0.7", "shift/fnr:max_rise[shift=volatile]"] is Verdict.FAIL
+    dense = {
+        (row.metric, (row.segment or {}).get("shift")): row for row in found.measurements if row.variant == "dense"
+    }
+    rise = dense["fpr_rise", "volatile"].interval
+    assert rise is not None
+    assert rise[0] > 0.03
+
+
+@pytest.mark.slow
+def test_the_guide_to_corruptions_works_as_it_stands(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    found = carried_out(guided("corruptions.md"), "camera", tmp_path)
+    assert not [gate for gate in found.gates if gate.verdict is Verdict.ERROR]
+    measured = {row.segment["shift"] for row in found.measurements if row.metric == "excess_error" and row.segment}
+    assert measured == {"gaussian_noise", "motion_blur", "dead_pixels", "label_shift@2", "corruptions"}
+
+
+@pytest.mark.slow
+def test_the_reference_names_everything_that_is_kept_of_shifts(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    import numpy as np
+
+    files = guided("later-data.md")
+    table = tomllib.loads(files["weeks.toml"])
+    table["suites"]["shift"] |= {
+        "corruptions": ["snr_noise", {"name": "label_shift", "severities": [1]}],
+        "breaking": [{"corruption": "snr_noise", "max_drop": 0.1}],
+        "counterexamples": {"tries": 20},
+        "noise": [0.1],
+        "bounds": [-20, 20],
+    }
+    files["weeks.py"] = files["weeks.py"].replace("shifted={", "foreign={'far': payments(50, 3, VOLATILE)}, shifted={")
+    files["weeks.toml"] = tomli_w.dumps(table)
+    found = carried_out(files, "weeks", tmp_path)
+    assert {f"observed/shift/{variant.name}.npz" for variant in found.variants} < found.digests.keys()
+
+    records: dict[str, Any] = {}
+    arrays: set[str] = set()
+    for variant in found.variants:
+        with np.load(tmp_path / "out" / "observed" / "shift" / f"{variant.name}.npz") as file:
+            records |= json.loads(file["record"].tobytes())
+            arrays |= set(file.files) - {"record"}
+    spelled = {"snr_noise": "<label>", "label_shift@1": "<name>", "msp": "<detector>", "volatile": "<name>"}
+
+    def general(name: str) -> str:
+        first, _, rest = name.partition("/")
+        parts = rest.split("/")
+        if first in ("outputs", "targets", "groups"):
+            return f"{first}/<i>"
+        if first in ("part", "ood"):
+            return f"{first}/<{'name' if first == 'part' else 'detector'}>"
+        return "/".join(spelled.get(part, part) for part in (first, *parts) if part)
+
+    page = REFERENCE / "evidence.md"
+    assert keyed(own(page, "Observations of shifts")).keys() == {general(name) for name in records}
+    assert keyed(own(page, "Arrays")).keys() == {general(name) for name in arrays}
+    noted = {key for note in records["corruptions"] for key in note}
+    assert keyed(own(page, "A corruption")).keys() == noted
+    told = own(page, "Observations of shifts")
+    assert set(codes(told)) >= records["search"].keys() | {key for one in records["search"]["found"] for key in one}
 
 
 def test_the_starter_is_what_the_tutorial_says_it_is(tmp_path: Path) -> None:

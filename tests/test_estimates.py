@@ -21,6 +21,7 @@ from pruneproof.estimates import (
     Estimate,
     Exact,
     Extreme,
+    Ladder,
     Proportion,
     Statistic,
     change,
@@ -344,3 +345,50 @@ def test_the_worst_of_a_family_changes_by_a_bootstrap_over_all_of_its_examples()
     assert found.value == pytest.approx(0.4)
     assert list(found.rows) == list(range(100))
     assert found.support == 50
+
+
+def stairs(losses: list[int], gains: list[int], n: int = 400, limit: float = 0.02, unbroken: bool = False) -> Ladder:
+    """Steps 0.1, 0.2, … at which so many of ``n`` examples are lost and gained."""
+    parts = []
+    for lost, gained in zip(losses, gains, strict=True):
+        changes = np.zeros(n, dtype=np.int8)
+        changes[:lost], changes[lost : lost + gained] = 1, -1
+        parts.append(Difference(np.arange(n), changes))
+    steps = tuple((place + 1) / 10 for place in range(len(losses)))
+    return Ladder(steps, tuple(parts), limit, unbroken)
+
+
+def test_a_ladder_is_the_highest_step_within_the_limit_whatever_lies_below() -> None:
+    assert stairs([0, 20, 8], [0, 0, 0]).value == 0.3
+    assert stairs([0, 20, 8], [0, 0, 0], unbroken=True).value == 0.1
+    assert stairs([20, 20], [0, 0]).value == 0.0
+
+
+def test_a_difference_exactly_at_the_limit_is_within_it() -> None:
+    assert stairs([8], [0]).value == 0.1
+    assert stairs([9], [0]).value == 0.0
+
+
+def test_bounds_of_a_ladder_are_those_steps_whose_differences_are_surely_and_perhaps_within() -> None:
+    made = stairs([0, 5, 8, 30], [0, 0, 0, 0])
+    each = [tango_bounds(lost, 0, 400, 0.95) for lost in (0, 5, 8, 30)]
+    strict = [tango_bounds(lost, 0, 400, 1 - 0.05 / 4) for lost in (0, 5, 8, 30)]
+    assert [bound.upper <= 0.02 for bound in strict] == [True, False, False, False]
+    assert [bound.lower <= 0.02 for bound in each] == [True, True, True, False]
+    assert made.bounds(0.95) == (0.1, 0.3)
+
+
+def test_no_difference_in_few_examples_says_nothing_of_a_ladder() -> None:
+    assert stairs([0, 0], [0, 0], n=30).bounds(0.95).lower == 0.0
+    assert stairs([0, 0], [0, 0], n=3000).bounds(0.95).lower == 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unbroken", [False, True])
+def test_bounds_of_a_ladder_hold_as_often_as_they_claim_at_the_limit(unbroken: bool) -> None:
+    """Three steps, each truly just beyond the limit: the truth is 0, and a lower bound above it wrong."""
+    generator, wrong, runs = np.random.default_rng(5), 0, 400
+    for _ in range(runs):
+        lost = generator.binomial(300, 0.0501, size=3)
+        wrong += stairs(lost.tolist(), [0, 0, 0], n=300, limit=0.05, unbroken=unbroken).bounds(0.95).lower > 0
+    assert wrong / runs <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5

@@ -124,7 +124,12 @@ def test_channels_that_are_removed_make_the_digits_network_smaller(digits: Evide
 def test_no_embedded_audit_gates_anything_that_depends_on_the_clock(name: str) -> None:
     from pruneproof import policy_file
 
-    assert set(policy_file.read(fixtures.path(name) / "audit.toml").suites) <= {"accuracy", "segments", "adversarial"}
+    assert set(policy_file.read(fixtures.path(name) / "audit.toml").suites) <= {
+        "accuracy",
+        "segments",
+        "adversarial",
+        "shift",
+    }
 
 
 @pytest.mark.parametrize("name", fixtures.names())

@@ -24,7 +24,21 @@ from test_report_in_browser import CHROMIUM, Browser, asked, complaints
 from test_reports import ATTACK, NASTY, Page, evidence, full
 
 from pruneproof.evidence import Evidence
-from pruneproof.exhibits import Band, Chapter, Curves, Exhibit, Gallery, Line, Mark, Matrix, Picture, Shot, Table
+from pruneproof.exhibits import (
+    Band,
+    Chapter,
+    Curves,
+    Exhibit,
+    Gallery,
+    Line,
+    Mark,
+    Matrix,
+    Multiples,
+    Panel,
+    Picture,
+    Shot,
+    Table,
+)
 from pruneproof.reports import _pictures, html, junit, markdown
 
 VARIANTS = ("dense", "magnitude@0.3", "magnitude@0.5", "magnitude@0.7", "magnitude@0.8", "magnitude@0.9")
@@ -96,6 +110,25 @@ def against_ratio() -> Curves:
     return Curves(title="Against the ratio", x="weights removed", y="robust accuracy", lines=lines, limit=0.4)
 
 
+def by_severity(panels: int = 5, names: Sequence[str] = VARIANTS[:3], limit: float | None = None) -> Multiples:
+    """Each chart has the same lines, at severities 0 to 5; every other chart has the limit."""
+    found = []
+    for corruption in range(panels):
+        lines = [
+            Line(name=name, points=[Band(x=s, y=0.9 - s * (1 + corruption + place) / 200) for s in range(6)])
+            for place, name in enumerate(names)
+        ]
+        found.append(Panel(title=f"corruption {corruption}", lines=lines, limit=None if corruption % 2 else limit))
+    return Multiples(title="By severity", about="Severity 0 is clean.", x="severity", y="accuracy", panels=found)
+
+
+def excess(names: Sequence[str] = VARIANTS[1:]) -> Matrix:
+    values = [[(-1) ** place * (row + 1) * place / 50 for place in range(len(names))] for row in range(4)]
+    rows = [f"shift {row}" for row in range(4)]
+    return Matrix(title="Excess error", rows=rows, columns=list(names), across="variant", down="shift", values=values,
+                  signed=True)  # fmt: skip
+
+
 def transfer(names: Sequence[str] = VARIANTS) -> Matrix:
     n = len(names)
     values = [[None if i == j else (i * n + j) / n**2 for j in range(n)] for i in range(n)]
@@ -121,7 +154,8 @@ def decoded() -> Gallery:
 
 
 def everything() -> list[Exhibit]:
-    return [configuration(), robust(), against_ratio(), against_eps(), checks(), transfer(), gallery(), decoded()]
+    charts = [against_ratio(), against_eps(), by_severity(limit=0.8), by_severity(2)]
+    return [configuration(), robust(), *charts, checks(), transfer(), excess(), gallery(), decoded()]
 
 
 def of(*exhibits: Exhibit, title: str = "Adversarial robustness") -> Evidence:
@@ -164,7 +198,9 @@ EMPTY: list[Exhibit] = [
     Table(title="t", columns=[], rows=[]),
     Curves(title="c", x="x", y="y", lines=[]),
     Curves(title="c", x="x", y="y", lines=[Line(name="a", points=[])], limit=0.5),
-    Matrix(title="m", rows=[], columns=[], across="a", down="b", values=[]),
+    Multiples(title="s", x="x", y="y", panels=[]),
+    Multiples(title="s", x="x", y="", panels=[Panel(title="p", lines=[Line(name="a", points=[])], limit=0.5)]),
+    Matrix(title="m", rows=[], columns=[], across="a", down="b", values=[], signed=True),
     Matrix(title="m", rows=["a"], columns=[], across="a", down="b", values=[[]]),
     Gallery(title="g", shots=[]),
     Gallery(title="g", shots=[Shot(title="s")]),
@@ -174,7 +210,19 @@ CASES = {
     "empty": of(*EMPTY),
     "no exhibits": of(),
     "one point": of(Curves(title="c", x="x", y="y", lines=[Line(name="a", points=[Band(x=0.5, y=0.5)])])),
-    "forty variants": of(against_eps(FORTY), transfer(FORTY), gallery(40)),
+    "forty variants": of(against_eps(FORTY), by_severity(20, FORTY), transfer(FORTY), gallery(40)),
+    "little of each": of(
+        Multiples(
+            title="s",
+            x="x",
+            y="",
+            panels=[
+                Panel(title="one point", lines=[Line(name="a", points=[Band(x=0.5, y=0.5)])]),
+                Panel(title="nothing", lines=[], limit=0.5),
+            ],
+        ),
+        Matrix(title="m", rows=["a"], columns=["b"], across="", down="", values=[[None]], signed=True),
+    ),
     "hostile": of(*everything(), title=ATTACK),
 }
 every_case = pytest.mark.parametrize("found", CASES.values(), ids=list(CASES))
@@ -262,6 +310,9 @@ def test_text_of_users_in_exhibits_stays_text(value: str) -> None:
         Table(title=value, about=value, columns=[value, "b", value], rows=[[value, value, 1.0], [value, value, value]],
               marks=["fail", "pass"]),
         Curves(title=value, about=value, x=value, y=value, lines=[Line(name=value, points=[Band(x=0, y=0)])]),
+        Multiples(title=value, about=value, x=value, y=value, panels=[
+            Panel(title=value, lines=[Line(name=value, points=[Band(x=0, y=0)])], limit=1.0),
+        ]),
         Matrix(title=value, rows=[value], columns=[value], across=value, down=value, values=[[0.5]]),
         Gallery(title=value, shots=[Shot(title=value, pictures=[picture([[1]])], captions=[value, value], text=value)]),
     ]  # fmt: skip
@@ -275,7 +326,7 @@ def test_text_of_users_in_exhibits_stays_text(value: str) -> None:
     plain = html.render(of(*(type(one).model_validate(_harmless(one.model_dump(), value)) for one in hostile)))
     assert elements(text) == elements(plain)
     shown = " ".join(re.sub("[\u202e\x07]", "\ufffd", value).split())
-    assert Page(text).text.count(shown) >= 18
+    assert Page(text).text.count(shown) >= 25
     written = "\n".join(lines(found))
     assert not re.search("<script|<i>|[\u202e\x07]", text + written)
     assert not re.search(r"[`$^{}]", written)
@@ -424,6 +475,32 @@ def test_a_heat_map_has_its_numbers_in_it_and_deepens_with_them() -> None:
     assert "Columns: tried on." in lines(found)
 
 
+def test_differences_have_their_sign_and_a_colour_for_each_side_that_deepens_as_that_of_segments_does() -> None:
+    worse = [0.0049, 0.005, 0.02, 0.05, 0.1, 1.0]
+    rows = {"worse": worse, "better": [-value for value in worse], "none": [0.0, -0.0, 0.0004, -0.0004, None, math.nan]}
+    matrix = Matrix(title="m", rows=list(rows), columns=list("abcdef"), across="variant", down="shift",
+                    values=list(rows.values()), signed=True)  # fmt: skip
+    found = of(matrix)
+    assert cells(found, "worse") == ["worse", "+0.005", "+0.005", "+0.020", "+0.050", "+0.100", "+1.000"]
+    assert cells(found, "better") == ["better", "-0.005", "-0.005", "-0.020", "-0.050", "-0.100", "-1.000"]
+    assert cells(found, "none") == ["none", *["0.000"] * 4, *["–no value"] * 2]
+    table = part(found)[part(found).index("<table") :]
+    assert re.findall(r"(?:worse|better)-\d", table) == [
+        f"{s}-{n}" for s in ("worse", "better") for n in (1, 2, 3, 4, 4)
+    ]
+    assert "share-" not in table
+    assert "| none | 0.000 | 0.000 | 0.000 | 0.000 | – | – |" in lines(found)
+
+
+def test_what_is_worse_in_a_heat_map_of_differences_is_said_in_words() -> None:
+    told = Page(part(of(excess()))).text
+    assert "below 0, better; about 0; above 0, worse." in told
+    assert "The colours begin at 0.005 and deepen at 0.02, 0.05 and 0.1." in told
+    assert "Above 0 is worse, below 0 better." in lines(of(excess()))
+    assert "worse" not in part(of(transfer()))
+    assert "worse" not in "\n".join(lines(of(transfer())))
+
+
 @every_case
 def test_what_is_empty_is_said_to_be(found: Evidence) -> None:
     assert len(part(found)) > 100
@@ -434,9 +511,9 @@ def test_what_is_empty_is_said_to_be(found: Evidence) -> None:
     ("exhibit", "told"),
     [
         *((exhibit, "There are no rows.") for exhibit in EMPTY[:2]),
-        *((exhibit, "There is nothing to draw") for exhibit in EMPTY[2:4]),
-        *((exhibit, "Nothing was measured.") for exhibit in EMPTY[4:6]),
-        (EMPTY[6], "There is no example to show."),
+        *((exhibit, "There is nothing to draw") for exhibit in EMPTY[2:6]),
+        *((exhibit, "Nothing was measured.") for exhibit in EMPTY[6:8]),
+        (EMPTY[8], "There is no example to show."),
     ],
 )
 def test_an_empty_exhibit_says_that_there_is_nothing(exhibit: Exhibit, told: str) -> None:
@@ -542,6 +619,10 @@ ONE: dict[str, Any] = {"title": "t", "rows": ["a"], "columns": ["b"], "across": 
         (Table, {**WHOLE, "marks": ["green"]}, "'pass', 'fail' or 'inconclusive'"),
         (Matrix, {**ONE, "values": []}, "1 rows of 1"),
         (Matrix, {**ONE, "values": [[1.01]]}, "equal to 1"),
+        (Matrix, {**ONE, "values": [[-0.01]]}, "-0.01 is less than 0, and the matrix is not signed"),
+        (Matrix, {**ONE, "values": [[-1.01]], "signed": True}, "equal to -1"),
+        (Matrix, {**ONE, "values": [[1.01]], "signed": True}, "equal to 1"),
+        (Panel, {"title": "t", "lines": [{"name": "a", "points": []}] * 2}, "panel 't' has two lines named 'a'"),
         (Band, {"x": 0, "y": math.nan}, "finite"),
         (Band, {"x": 0, "y": 0, "lower": 0.2, "upper": 0.1}, "wrong way round"),
         (Picture, {"shape": [2, 1, 1], "pixels": "AAA="}, "1 or 3 channels"),

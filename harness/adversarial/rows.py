@@ -121,12 +121,17 @@ class RowSpace:
         Raises:
             SubjectError: the table's ``decode`` raised, or gave no mapping.
         """
-        before, after = self._decoded(clean), self._decoded(point)
+        before, after = self.decoded(clean), self.decoded(point)
         names = [*before, *(name for name in after if name not in before)]
         differs = [name for name in names if before.get(name) != after.get(name)]
         return "; ".join(f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}" for name in differs)
 
-    def _decoded(self, row: torch.Tensor) -> dict[str, str]:
+    def decoded(self, row: torch.Tensor) -> dict[str, str]:
+        """A row ``(columns,)`` as a person would read it.
+
+        Raises:
+            SubjectError: the table's ``decode`` raised, or gave no mapping.
+        """
         if self.table.decode is None:
             return self._plain(row)
         try:

@@ -1,0 +1,1 @@
+"""What the shift suite is made of."""
