@@ -381,6 +381,7 @@ def test_contributing_names_everything_that_a_criterion_can_be_shown() -> None:
         assert set(codes(row[2])) <= fields | {"compensate"}, name
 
 
+@needs_torchattacks
 def test_the_references_whole_policy_uses_every_table() -> None:
     (example,) = (
         table
@@ -435,6 +436,7 @@ def test_the_reference_names_every_detector() -> None:
     assert written.keys() == set(choices(options.model_fields["detectors"].annotation))
 
 
+@needs_torchattacks
 def test_the_reference_names_every_gate_that_options_leave_with_nothing_to_measure() -> None:
     written = rows(section(REFERENCE / "audit-toml.md", "Gates with nothing to measure"))
     refused = set()

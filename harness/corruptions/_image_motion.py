@@ -46,11 +46,11 @@ def smeared(images: torch.Tensor, degrees: Sequence[float], radius: int, sigma: 
     rows = wide.permute(0, 2, 3, 1).flatten(2).contiguous().numpy()  # channels together: longer runs
     found = np.zeros((len(images), height, width * channels), dtype=np.float32)
     part = np.empty(found.shape[1:], dtype=np.float32)
-    factors = [np.float32(weight) for weight in along]
-    for source, target, line in zip(rows, found, lines, strict=True):
+    factors = [np.array(weight, dtype=np.float32) for weight in along]
+    views = np.lib.stride_tricks.sliding_window_view(rows, part.shape, axis=(1, 2))[:, :, ::channels]
+    for view, target, line in zip(views, found, lines, strict=True):
         for factor, (to_row, to_column) in zip(factors, line, strict=True):
-            top = up + min(max(to_row, -up), below)
-            side = (left + min(max(to_column, -left), beyond)) * channels
-            np.multiply(source[top : top + height, side : side + width * channels], factor, out=part)
-            np.add(target, part, out=target)
+            place = up + min(max(to_row, -up), below), left + min(max(to_column, -left), beyond)
+            np.multiply(view[place], factor, part)
+            np.add(target, part, target)
     return torch.from_numpy(found).unflatten(2, (width, channels)).permute(0, 3, 1, 2).contiguous()

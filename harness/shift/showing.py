@@ -290,7 +290,8 @@ class Showing:
                 made = self._value(one, "breaking_severity", Member("corruption", asked.corruption))
                 low, high = _bounds(made.estimate)
                 at = made.note if kept["error"] is None else None
-                what = kept["error"] or _spelled(kept["parameters"]) or "not broken"
+                shown = "not broken" if kept["parameters"] is None else "no shift at all"
+                what = kept["error"] or _spelled(kept["parameters"]) or shown
                 rows.append([asked.corruption, limit, one.context.variant, at, what, low, high])
         if rows:
             yield Table(
