@@ -191,13 +191,13 @@ class Shift:
 
     def missing(self, metric: Metric, options: BaseModel) -> str | None:
         assert isinstance(options, Options)
-        needs = {
+        needs: dict[str | None, tuple[object, str]] = {
             "noise": (options.noise, "name levels of it: noise = […]"),
             "severity": (options.inputs, "name corruptions = […]"),
             "corruption": (options.inputs, "name corruptions = […]"),
             None: (options.inputs, "name corruptions = […]"),
         }
-        by_name = {
+        by_name: dict[str, tuple[object, str]] = {
             "breaking_severity": (options.breaking, "name what breaks: breaking = [{ corruption = …, max_drop = … }]"),
             "worst_period_accuracy": (options.period, 'name by_time = … and period = "month"'),
             "counterexamples": (options.counterexamples, "ask for a search: counterexamples = { tries = 200 }"),

@@ -466,7 +466,7 @@ RECORDS: dict[str, tuple[type[BaseModel], ...]] = {
     "`sensitivity`": (evidence.SensitivityRow,),
     "`chapters`": (
         *(exhibits.Chapter, exhibits.Table, exhibits.Curves, exhibits.Line, exhibits.Band, exhibits.Matrix),
-        *(exhibits.Gallery, exhibits.Shot, exhibits.Picture),
+        *(exhibits.Multiples, exhibits.Panel, exhibits.Gallery, exhibits.Shot, exhibits.Picture),
     ),
     "`gates`": (evidence.GateRow, evidence.LimitRow, evidence.Hurt, evidence.Example),
     "`waivers`": (evidence.WaiverRow,),
@@ -479,6 +479,12 @@ def test_the_reference_names_every_key_of_the_evidence(heading: str) -> None:
     named = set(codes(section(REFERENCE / "evidence.md", heading)))
     for record in RECORDS[heading]:
         assert {field.alias or name for name, field in record.model_fields.items()} <= named
+
+
+def test_the_reference_names_every_kind_of_exhibit() -> None:
+    every = (record for record in vars(exhibits).values() if isinstance(record, type) and issubclass(record, BaseModel))
+    kinds = {record.model_fields["kind"].default for record in every if "kind" in record.model_fields}
+    assert keyed(section(REFERENCE / "evidence.md", "`chapters`")).keys() == kinds
 
 
 def sources() -> Iterator[tuple[str, str]]:

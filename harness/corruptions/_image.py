@@ -4,6 +4,8 @@ arXiv 1903.12261).
 They see ``(n, channels, height, width)`` float32 in [0, 1], and what they give back is put in the range and type of the
 data. What becomes of an image is worked out element by element, in a fixed order of additions, or in sums that are
 exact (:mod:`~pruneproof.corruptions._image_linear`), so that the bytes do not depend on the batch or on threads.
+Element by element means one operation after the other, each rounded as IEEE 754 has it: no ``lerp``, ``addcmul``,
+``exp`` or ``alpha=``, which torch may round otherwise in the last elements of a tensor than in the others.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 CIFAR, IMAGENET = 32, 224
 """Sides of the images that the two published sets of constants are for."""
 LEAST = 8
+FINEST = 1e-9
+"""Of a reciprocal; smaller lengths and amplitudes count as this where something is divided by them."""
 Constants = Literal["by_size", "cifar", "imagenet"]
 Values = Mapping[str, float]
 Drawn: TypeAlias = "Sequence[torch.Tensor]"
@@ -79,7 +83,7 @@ class Knob:
         if constants == "by_size" and self.share:
             found *= min(side / CIFAR, 1.0)
         if self.reciprocal:
-            return 1 / found if found else math.inf
+            return 1 / max(found, FINEST)
         return found
 
     def _level(self, levels: tuple[float, ...], severity: float) -> float:

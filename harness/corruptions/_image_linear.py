@@ -78,7 +78,7 @@ def spread(images: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
         size = images.shape[axis] - len(weights) + 1
         found = images.narrow(axis, 0, size) * weights[0]
         for place, weight in enumerate(weights[1:], 1):
-            found.add_(images.narrow(axis, place, size), alpha=weight)
+            found += images.narrow(axis, place, size) * weight
         images = found
     return images
 
@@ -87,13 +87,11 @@ def zoomed(images: torch.Tensor, factor: float) -> torch.Tensor:
     """The middle of each image, enlarged by ``factor`` ≥ 1 to the size it had, linear between pixels: the
     ``clipped_zoom`` of ImageNet-C, which is ``scipy.ndimage.zoom`` of order 1 with its ends cut off. Of images of fewer
     than 32 pixels the middle is not rounded to whole pixels: an enlargement of 1.06 would change nothing."""
-    import torch
-
     for axis in (-2, -1):
         below, part = _zoom(images.shape[axis], factor)
         left = images.index_select(images.dim() + axis, below)
         right = images.index_select(images.dim() + axis, below + 1)
-        images = torch.lerp(left, right, part[:, None] if axis == -2 else part)
+        images = right.sub_(left).mul_(part[:, None] if axis == -2 else part).add_(left)
     return images
 
 
@@ -119,13 +117,10 @@ def _zoom(side: int, factor: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def means(images: torch.Tensor) -> torch.Tensor:
-    """``(n, channels, 1, 1)``: each channel's mean; summed by halves, in one order whatever the batch."""
+    """``(n, channels, 1, 1)`` float32: each channel's mean, of pixels in [0, 1] rounded to multiples of 2⁻²³, which is
+    all that is left of them after 1 more, so that the sum is exact."""
     import torch
 
-    sums = images.flatten(-2)
-    while sums.shape[-1] > 1:
-        if sums.shape[-1] % 2:
-            sums = torch.nn.functional.pad(sums, (0, 1))
-        half = sums.shape[-1] // 2
-        sums = sums[..., :half] + sums[..., half:]
-    return sums[..., None] / (images.shape[-2] * images.shape[-1])
+    count = images.shape[-2] * images.shape[-1]
+    sums = (images + 1).sum(dim=(-2, -1), keepdim=True, dtype=torch.float64)
+    return ((sums - count) / count).float()

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 FAINTEST = 1e-5
 """Share of the whole weight below which the far end of a streak is left out."""
+TOGETHER = 2**18
+"""Numbers worked on at a time, so that they stay in the cache; results do not depend on it."""
 
 
 def weights(radius: int, sigma: float) -> list[float]:
@@ -32,25 +34,31 @@ def smeared(images: torch.Tensor, degrees: Sequence[float], radius: int, sigma: 
     As ``_motion_blur`` of ``imagecorruptions``, which stands in for ImageMagick's; but a streak longer than the image
     is not cut off there, which would darken it.
     """
-    import numpy as np
     import torch
 
     along = weights(radius, sigma)
-    lines = [offsets(angle, len(along)) for angle in degrees]
-    height, width = images.shape[-2:]
-    down = [min(max(sign * line[-1][0] for line in lines), height) for sign in (-1, 1)]
-    right = [min(max(sign * line[-1][1] for line in lines), width) for sign in (-1, 1)]
-    up, below, left, beyond = (max(reach, 0) for reach in (*down, *right))
+    lines = torch.tensor([offsets(angle, len(along)) for angle in degrees])
+    step = max(1, TOGETHER // (images[0].numel() + len(along) * sum(images.shape[-2:]) * images.shape[1]))
+    return torch.cat([_smeared(*part, along) for part in zip(images.split(step), lines.split(step), strict=True)])
+
+
+def _smeared(images: torch.Tensor, lines: torch.Tensor, along: list[float]) -> torch.Tensor:
+    """With the streak's ``lines (n, pixels of the streak, down and right)``, and its weights."""
+    import torch
+
+    number, channels, height, width = images.shape
+    up, left = (min(max(-int(lines[..., axis].min()), 0), images.shape[axis + 2]) for axis in (0, 1))
+    below, beyond = (min(max(int(lines[..., axis].max()), 0), images.shape[axis + 2]) for axis in (0, 1))
     wide = torch.nn.functional.pad(images, (left, beyond, up, below), mode="replicate")
-    channels = images.shape[1]
-    rows = wide.permute(0, 2, 3, 1).flatten(2).contiguous().numpy()  # channels together: longer runs
-    found = np.zeros((len(images), height, width * channels), dtype=np.float32)
-    part = np.empty(found.shape[1:], dtype=np.float32)
-    factors = [np.array(weight, dtype=np.float32) for weight in along]
-    views = np.lib.stride_tricks.sliding_window_view(rows, part.shape, axis=(1, 2))[:, :, ::channels]
-    for view, target, line in zip(views, found, lines, strict=True):
-        for factor, (to_row, to_column) in zip(factors, line, strict=True):
-            place = up + min(max(to_row, -up), below), left + min(max(to_column, -left), beyond)
-            np.multiply(view[place], factor, part)
-            np.add(target, part, target)
-    return torch.from_numpy(found).unflatten(2, (width, channels)).permute(0, 3, 1, 2).contiguous()
+    stride = (width + left + beyond) * channels
+    flat = wide.permute(0, 2, 3, 1).flatten().contiguous()  # channels together: a row of an image is one run of numbers
+    run = width * channels
+    runs = flat.as_strided((len(flat) - run + 1, run), (1, 1))
+    rows = torch.arange(height) * stride + torch.arange(number)[:, None] * (height + up + below) * stride
+    down, right = lines[..., 0].clamp(-up, below) + up, lines[..., 1].clamp(-left, beyond) + left
+    starts = down * stride + right * channels
+    found, part = images.new_zeros(number * height, run), images.new_empty(number * height, run)
+    for place, weight in enumerate(along):
+        torch.index_select(runs, 0, (rows + starts[:, place, None]).flatten(), out=part)
+        found += part.mul_(weight)
+    return found.reshape(number, height, width, channels).permute(0, 3, 1, 2).contiguous()

@@ -20,9 +20,8 @@ class Contrast(OnImages):
     knobs = (Knob("factor", (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05), none=1.0),)
 
     def changed(self, images: torch.Tensor, at: Values, drawn: Drawn) -> torch.Tensor:
-        import torch
-
-        return torch.lerp(means(images), images, at["factor"])
+        middle = means(images)
+        return (images - middle).mul_(at["factor"]).add_(middle)
 
 
 CORRUPTION = Contrast()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pruneproof.corruptions._image import Knob, OnImages, Values
+from pruneproof.corruptions._image import FINEST, Knob, OnImages, Values
 from pruneproof.corruptions._image_linear import padded, spread
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ class DefocusBlur(OnImages):
 
     def changed(self, images: torch.Tensor, at: Values, drawn: Drawn) -> torch.Tensor:
         reach, around = math.floor(at["radius"]), 1 if at["radius"] <= 8 else 2
-        smooth = [math.exp(-(place**2) / (2 * at["smoothing"] ** 2)) for place in range(-around, around + 1)]
+        smoothing = max(at["smoothing"], FINEST)
+        smooth = [math.exp(-(place**2) / (2 * smoothing**2)) for place in range(-around, around + 1)]
         wide = padded(images, reach + around, "reflect")
         disk = _disk(wide, at["radius"])
         return spread(disk, [weight / sum(smooth) for weight in smooth])

@@ -42,13 +42,14 @@ class Frost(OnImages):
     def changed(self, images: torch.Tensor, at: Values, drawn: Drawn) -> torch.Tensor:
         height, width = images.shape[-2:]
         panes = pane(*drawn)[:, None, :height, :width]
-        return tinted(panes, ICE, images.shape[1]).clamp_(0, 1).mul_(at["ice"]).add_(images, alpha=at["kept"])
+        return tinted(panes, ICE, images.shape[1]).clamp_(0, 1).mul_(at["ice"]).add_(images * at["kept"])
 
 
 def pane(clouds: torch.Tensor, ridges: torch.Tensor, brightness: torch.Tensor) -> torch.Tensor:
     """``(n, side, side)`` in about [0, 1], of ``(n, side · side)``, the same and ``(n, 1)`` uniform draws."""
     cloud = plasma(clouds, 1.5)
-    crystal = (1 - (plasma(ridges, 1.25) * 2 - 1).abs()) ** 4
+    ridge = 1 - (plasma(ridges, 1.25) * 2 - 1).abs_()
+    crystal = (ridge * ridge).square_()
     mean = brightness[:, :, None] * (BRIGHTEST - DIMMEST) + DIMMEST
     return (cloud - 0.5) * 0.4 + (crystal - 0.3) * 0.25 + mean
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pruneproof.corruptions._image import Knob, OnImages, Values
+from pruneproof.corruptions._image import FINEST, Knob, OnImages, Values
 from pruneproof.corruptions._image_motion import smeared
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class MotionBlur(OnImages):
     def changed(self, images: torch.Tensor, at: Values, drawn: Drawn) -> torch.Tensor:
         (turn,) = drawn
         degrees = (turn[:, 0].double() * 90 - 45).tolist()
-        return smeared(images, degrees, max(round(at["radius"]), 1), at["sigma"])
+        return smeared(images, degrees, max(round(at["radius"]), 1), max(at["sigma"], FINEST))
 
 
 CORRUPTION = MotionBlur()

@@ -47,7 +47,7 @@ class Snow(OnImages):
         flakes = smeared(flakes, degrees, max(round(at["radius"]), 1), at["sigma"])
         flakes = (flakes * 255).round_().div_(255)
         white = torch.maximum(images, luminance(images) * 1.5 + 0.5)
-        return torch.lerp(white, images, at["kept"]).add_(flakes).add_(flakes.flip(-2, -1))
+        return (images - white).mul_(at["kept"]).add_(white).add_(flakes).add_(flakes.flip(-2, -1))
 
 
 CORRUPTION = Snow()

@@ -44,8 +44,6 @@ class Spatter(OnImages):
         return (draws.normal(1, *shape[-2:]),)
 
     def changed(self, images: torch.Tensor, at: Values, drawn: Drawn) -> torch.Tensor:
-        import torch
-
         (noise,) = drawn
         noise = noise.clamp(-6, 6) / 6  # in [-1, 1], as sums must be to be exact
         liquid = blurred(noise, at["sigma"]).mul_(6 * at["spread"]).add_(at["mean"])
@@ -54,7 +52,8 @@ class Spatter(OnImages):
             return _watered(images, liquid, wet, at)
         if at["mud"] == 1:
             return _muddied(images, wet, at)
-        return torch.lerp(_watered(images, liquid, wet, at), _muddied(images, wet, at), at["mud"])
+        water, mud = _watered(images, liquid, wet, at).clamp_(0, 1), _muddied(images, wet, at)
+        return (mud - water).mul_(at["mud"]).add_(water)
 
 
 def _watered(images: torch.Tensor, liquid: torch.Tensor, wet: torch.Tensor, at: Values) -> torch.Tensor:

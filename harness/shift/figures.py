@@ -223,11 +223,11 @@ class Figures:
         parts = tuple(self._lost_by(one, held_by, shift, dense) for held_by, (_, one) in zip(held, family, strict=True))
         unbroken = name == "unbroken_potential"
         # A ratio at which the variant cannot answer is one that fails.
-        counted = sum(ratio < min(lost) for ratio in ratios) if unbroken and lost else len(ratios)
+        counted = len([ratio for ratio in ratios if ratio < min(lost)]) if unbroken and lost else len(ratios)
         if not counted:
             return Exact(0.0), len(rows), len(rows) < self.options.min_n, note
-        made = Ladder(tuple(ratios[:counted]), parts[:counted], self.options.delta, unbroken)
-        return made, len(rows), len(rows) < self.options.min_n, note
+        ladder = Ladder(tuple(ratios[:counted]), parts[:counted], self.options.delta, unbroken)
+        return ladder, len(rows), len(rows) < self.options.min_n, note
 
     def _lost_by(self, one: Sibling, held: Errors, shift: str, dense: Errors) -> Difference | Statistic:
         """Error of a variant above the dense model's under a shift, paired."""
@@ -242,7 +242,8 @@ class Figures:
             return "no columns to tell groups by: [suites.shift] by = […]", 0, False, ""
         groups = self._groups(shift, rows)
         right = metrics.correct(self.world.examples, self.said)
-        parts, left = [], []
+        parts: list[tuple[str, Rows]] = []
+        left: list[tuple[str, Rows]] = []
         for name in np.unique(groups):
             own = rows[groups == name]
             (parts if len(own) >= self.options.min_n else left).append((str(name), own))

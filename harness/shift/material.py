@@ -121,7 +121,8 @@ class Material:
 
     def _reference(self) -> torch.Tensor:
         data = self.subject.calibration or self.subject.test
-        parts, n = [], 0
+        parts: list[torch.Tensor] = []
+        n = 0
         for inputs, _ in inference.batches(data, max(self.subject.batch_size, 256)):
             part = self.pick(inputs)
             if parts and part.shape[1:] != parts[0].shape[1:]:

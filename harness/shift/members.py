@@ -29,8 +29,9 @@ def of(metric: Metric, facts: Facts, options: Options) -> tuple[Member, ...]:
             Member(entry.called, str(severity)) for entry in options.inputs for severity in options.severities_of(entry)
         )
     if metric.family == "corruption":
-        chosen = options.breaking if metric.name == "breaking_severity" else options.inputs
-        labels = [getattr(entry, "corruption", None) or entry.called for entry in chosen]  # type: ignore[attr-defined]
+        labels = [entry.called for entry in options.inputs]
+        if metric.name == "breaking_severity":
+            labels = [entry.corruption for entry in options.breaking]
         return tuple(Member("corruption", label) for label in labels)
     if metric.family == "noise":
         return tuple(Member("noise", f"{level:g}") for level in options.noise)

@@ -226,23 +226,23 @@ def counterexamples(survey: Survey, ground: Material, asked: Counterexamples) ->
     clean = torch.cat([ground.pick(inputs) for _, inputs in ground.batches(rows, max(survey.subject.batch_size, 1))])
     try:
         changes = may_change(ground.ground, clean, rows.tolist(), survey.models.seed)
-    except PruneProofError as error:
+    except PruneProofError as caught:
         for seat in seats[1:]:
-            seat.record["search"] = {"error": f"{error.cause} ({error.remedy})", "found": [], "says": ""}
+            seat.record["search"] = {"error": f"{caught.cause} ({caught.remedy})", "found": [], "says": ""}
         return
     for seat in seats[1:]:
         survey.models.progress(f"shift: counterexamples to {seat.name}")
         asks = [lambda inputs, one=one: survey.said(one, inputs, "a changed example") for one in (seats[0], seat)]
         rivals = Rivals(asks[0], asks[1], changes, rows, survey.subject.batch_size, seat.name)
-        error: str | None = None
+        problem: str | None = None
         try:
             found = search.counterexamples(rivals, survey.models.seed, asked.tries, asked.most)
-        except Exception as caught:
-            error, found = material.told("counterexamples", caught), search.Search()
+        except Exception as raised:
+            problem, found = material.told("counterexamples", raised), search.Search()
             seats[0].error = seat.error = None
         near = [one for one in found.records if asked.within is None or one["size"] <= asked.within]
         seat.record["search"] = {
-            "error": error,
+            "error": problem,
             "found": sorted(near, key=lambda one: float(one["size"])),
             "says": found.says(),
         }

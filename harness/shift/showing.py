@@ -356,7 +356,7 @@ class Showing:
             rows.append([one.context.variant, len(kept["found"]), kept["says"], kept["error"] or ""])
             for found in kept["found"]:
                 changed = [f"{change['name']}: {change['before']} → {change['after']}" for change in found["changes"]]
-                about = f"Test example {found['example']}; a change of {found['size']:.3g} {found['unit']}."
+                about = f"Test example {found['example']}, which both call {found['clean']} as it is; a change of {found['size']:.3g} {found['unit']}."
                 shots.append(Shot(title=found["text"], text="\n".join([about, *changed])))
         yield Table(
             title="The search for counterexamples",

@@ -61,7 +61,8 @@ class World:
         """The test set and the shifted ones."""
         own = self.context.examples
         further = [self.given[f"targets/{place}"] for place in range(len(self.facts.shifted))]
-        return replace(own, targets=np.concatenate([own.targets, *further]).astype(own.targets.dtype))
+        targets: Any = np.concatenate([own.targets, *further]).astype(own.targets.dtype)
+        return replace(own, targets=targets)
 
     @property
     def size(self) -> int:
