@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from pruneproof.corruptions import SEVERITIES
 from pruneproof.metric_names import SHARED
 from pruneproof.shift.entries import Breaking, Entries, Entry, Severities, resamples
-from pruneproof.shift.naming import CORRUPTED, NOMINAL, parts
+from pruneproof.shift.naming import CORRUPTED, NOMINAL, moment, parts
 from pruneproof.suite import BINARY, CLASSIFICATION, REGRESSION, Context, Facts, Measurement, Member, Metric
 from pruneproof.tables import Name, Record, Text
 
@@ -113,8 +113,6 @@ class Options(Record):
     def _timed(self) -> None:
         if not self.windows:
             return
-        from pruneproof.shift.windows import moment
-
         for name, (start, end) in self.windows.items():
             if not moment(start) < moment(end):
                 raise ValueError(f"expected window '{name}' to end after it starts")

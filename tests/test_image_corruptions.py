@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage, stats
 
-from pruneproof.corruptions import _image_poisson
+from pruneproof.corruptions import _image_linear, _image_poisson
 from pruneproof.corruptions._image_jpeg import compressed
 from pruneproof.corruptions._image_range import closed, opened
 from pruneproof.corruptions.frost import BRIGHTEST, DIMMEST, pane
@@ -354,9 +354,12 @@ def test_elastic_transform_is_scipys_affine_map_and_then_its_map_coordinates() -
 
 
 def test_frost_lays_its_share_of_a_pane_on_its_share_of_the_image() -> None:
-    clean = torch.zeros(3, 1, 16, 16)
-    black, full = corrupt("frost", clean, 1), corrupt("frost", clean + 0.2, 1)
-    torch.testing.assert_close(full - black, torch.full_like(clean, 0.2))  # 0.2 · pane, and the image kept whole
+    clean = torch.full((3, 3, 16, 16), 0.1)
+    at, numbers = drawn("frost", clean, 5)
+    assert at == {"kept": 0.75, "ice": 0.45}
+    panes = pane(*(torch.from_numpy(part).float() for part in numbers))[:, None]
+    colours = (panes * torch.tensor([0.90, 1.0, 1.07]).reshape(3, 1, 1)).clamp(0, 1)
+    torch.testing.assert_close(corrupt("frost", clean, 5), 0.075 + 0.45 * colours, atol=1e-6, rtol=0)
     pictures = pane(*(torch.rand(500, size, generator=torch.Generator().manual_seed(size)) for size in (1024, 1024, 1)))
     assert pictures.mean().item() == pytest.approx((DIMMEST + BRIGHTEST) / 2, abs=0.05)
     assert 0.06 < pictures.std(dim=(1, 2)).mean().item() < 0.19  # the photographs' spreads
@@ -479,6 +482,17 @@ def test_severity_0_changes_no_bit(name: str) -> None:
     clean = torch.rand(3, 3, 11, 13, dtype=torch.float64)
     assert torch.equal(corrupt(name, clean, 0), clean)
     assert member(name).parameters(ground_of(clean), 0, member(name).options()) == {}
+
+
+@given(st.integers(0, 2**32), st.floats(0.3, 20))
+@settings(max_examples=20, deadline=None)
+def test_products_with_filters_are_the_same_bits_in_any_order_of_addition(seed: int, sigma: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images, filters = torch.rand(2, 1, 48, 48, generator=generator), _image_linear.gaussian(48, sigma, 4.0, "edge")
+    order = torch.randperm(48, generator=generator)
+    expected = _image_linear.separable(images, filters, filters)
+    turned = _image_linear.separable(images[:, :, order][..., order], filters[:, order], filters[:, order])
+    assert torch.equal(turned, expected)
 
 
 @pytest.mark.parametrize("severity", [0.7, 3.5])

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import builders
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,7 +32,7 @@ from pruneproof.evidence import Evidence
 from pruneproof.observed import Observed
 from pruneproof.outcomes import Predictions
 from pruneproof.shift.draws import Draws
-from pruneproof.suite import Models
+from pruneproof.suite import Context, Measurement, Member, Models, Sibling
 from pruneproof.suites import shift as shift_suite
 
 LEVELS = (1, 3)
@@ -1007,6 +1008,76 @@ def test_a_network_that_can_be_pruned_far_on_clean_digits_can_be_pruned_less_und
     assert np.quantile([clean - noisy for clean, noisy in drawn], 0.05) > 0
     slope = value(found, "tuned@0.9", "excess_error_slope", {"shift": "gaussian_noise"})
     assert slope > 0
+
+
+# A recipe, made by hand
+
+
+CLEAN_WRONG = {0.0: 10, 0.2: 10, 0.4: 30, 0.6: 10, 0.8: 50}
+NOISY_WRONG = {0.0: (20, 40), 0.2: (20, 41), 0.4: (20, 42), 0.6: (30, 30), 0.8: (20, 60)}
+"""Of 100 examples, at a ratio: on the clean ones, and at two severities. 0.6 qualifies again where 0.4 does not."""
+
+
+def by_hand(delta: float = 0.005) -> list[Measurement]:
+    """What the suite measures of the recipe at 0.8, from answers that are made by hand."""
+    on = builders.examples(np.zeros(100, dtype=np.int64), ("a", "b", "c"))
+    options = shift_suite.Options.model_validate(
+        {"corruptions": ["gaussian_noise"], "severities": [1, 2], "delta": delta}
+    )
+
+    def answers(wrong: int) -> NDArray[np.int32]:
+        return np.where(np.arange(100) < wrong, 1, 0).astype(np.int32)
+
+    def model(ratio: float) -> Sibling:
+        cells = np.stack([answers(wrong) for wrong in NOISY_WRONG[ratio]])
+        arrays = {"rows": np.arange(100), "cell/gaussian_noise/answers": cells}
+        for name, kind in (("confidence", np.float32), ("top", np.bool_), ("brier", np.float32)):
+            arrays[f"cell/gaussian_noise/{name}"] = np.full(cells.shape, 0.5).astype(kind)
+        note = {"label": "gaussian_noise", "name": "gaussian_noise", "severities": [1, 2], "error": None}
+        seen = Observed({"corruptions": [note], "shifted": {}}, arrays)
+        said = builders.saying(answers(CLEAN_WRONG[ratio]), on)
+        return Sibling("w" if ratio else None, ratio or None, said, lambda: seen)
+
+    siblings = {f"w@{ratio:g}" if ratio else "dense": model(ratio) for ratio in CLEAN_WRONG}
+    own = siblings["w@0.8"]
+    given = Context("w@0.8", on.facts, on, own.predictions, siblings["dense"].predictions, own.observed, siblings)
+    return shift_suite.SUITE.measure(given, options)
+
+
+def made_by_hand(found: list[Measurement], metric: str, shift: str) -> float:
+    (only,) = (one for one in found if one.metric == metric and one.member == Member("shift", shift))
+    assert only.estimate is not None
+    return float(only.estimate.value)
+
+
+def test_prune_potential_looks_past_failures_as_published_and_the_unbroken_one_does_not() -> None:
+    found = by_hand()
+    # Dense errs on 10 of 100 clean examples, and on 30 of 100 in the mean over the severities.
+    assert made_by_hand(found, "prune_potential", "nominal") == 0.6
+    assert made_by_hand(found, "unbroken_potential", "nominal") == 0.2
+    # 0.2 is half a point worse, exactly what is allowed; 0.4 is a point worse; 0.6 as good as dense; 0.8 is worse.
+    assert made_by_hand(found, "prune_potential", "gaussian_noise") == 0.6
+    assert made_by_hand(found, "unbroken_potential", "gaussian_noise") == 0.2
+    for metric in ("prune_potential", "unbroken_potential"):
+        assert made_by_hand(by_hand(0.1), metric, "gaussian_noise") == 0.8
+    assert made_by_hand(by_hand(0.0), "unbroken_potential", "gaussian_noise") == 0.0
+
+
+def test_excess_error_and_its_slope_are_those_of_the_published_formula() -> None:
+    found = by_hand()
+    # Rise of the error of each ratio beyond that of dense, 0.30 - 0.10.
+    excess = {ratio: (sum(NOISY_WRONG[ratio]) / 200 - CLEAN_WRONG[ratio] / 100) - 0.2 for ratio in (0.2, 0.4, 0.6, 0.8)}
+    assert made_by_hand(found, "excess_error", "gaussian_noise") == pytest.approx(excess[0.8])
+    slope = sum(ratio * one for ratio, one in excess.items()) / sum(ratio**2 for ratio in excess)
+    assert made_by_hand(found, "excess_error_slope", "gaussian_noise") == pytest.approx(slope)
+
+
+def test_corruption_errors_are_ratios_of_the_sums_over_severities() -> None:
+    values = {one.metric: one.estimate.value for one in by_hand() if one.estimate is not None and "ce" in one.metric}
+    assert values["ce"] == pytest.approx(80 / 60)
+    assert values["mce"] == pytest.approx(80 / 60)
+    # (0.2 - 0.5) + (0.6 - 0.5) over (0.2 - 0.1) + (0.4 - 0.1).
+    assert values["relative_mce"] == pytest.approx(-0.2 / 0.4)
 
 
 # Evidence that was changed

@@ -8,6 +8,7 @@ in any process.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -66,22 +67,27 @@ class Search:
         return f"{found}: {self.tried} proposals, {self.evaluated:,} changed inputs, from {self.started} examples"
 
 
-def counterexamples(rivals: Rivals, seed: int, tries: int = TRIES, most: int = MOST) -> Search:
+def counterexamples(
+    rivals: Rivals, seed: int, tries: int = TRIES, most: int = MOST, within: float = math.inf
+) -> Search:
     """Looks for up to ``most`` counterexamples, of different examples, with up to ``tries`` proposals for each.
 
     An example is a start where both models decide it alike. A find counts once both models, asked about the changed
     example alone and within the example's own batch, still decide it differently, and still agree on the clean one.
 
+    Args:
+        within: a change that is larger is none.
+
     Raises:
         Whatever a model or a function of the subject's raises.
     """
-    hunt = _Hunt(rivals)
-    polish, failures = Polish(hunt.models), 0
+    hunt = _Hunt(rivals, within)
+    failures = 0
     while len(hunt.search.records) < most and failures < FAILURES and hunt.order:
         found = hunt.find(seed + len(hunt.search.records) + failures, tries)
         if found is None:
             break
-        found = polish(found)
+        found = hunt.polish(found)
         hunt.order.remove(found.row)
         if hunt.models.confirmed(found):
             hunt.note(found)
@@ -93,8 +99,10 @@ def counterexamples(rivals: Rivals, seed: int, tries: int = TRIES, most: int = M
 
 
 class _Hunt:
-    def __init__(self, rivals: Rivals) -> None:
+    def __init__(self, rivals: Rivals, within: float) -> None:
+        self.within = within
         self.models, self.rivals, self.changes, self.search = Disagreement(rivals), rivals, rivals.changes, Search()
+        self.polish = Polish(self.models)
         clean = rivals.changes.clean
         dense, variant = (self._each(ask, clean) for ask in (rivals.dense, rivals.variant))
         agreed = np.concatenate([a.labels == b.labels for a, b in zip(dense, variant, strict=True)])
@@ -160,7 +168,12 @@ class _Hunt:
                 asked[thing] = 1 + setting % settings[thing]
             else:
                 asked[thing] = (degree + 1) / DEGREES * (-1 if down else 1)
-        return self.models.smallest(row, sweep(asked, settings))
+        found = self.models.smallest(row, sweep(asked, settings))
+        return None if found is None or self._beyond(found) else found
+
+    def _beyond(self, found: Find) -> bool:
+        """Whether a change is too large even once it is brought nearer to the clean example."""
+        return found.size > self.within and self.polish(found).size > self.within
 
     def note(self, found: Find) -> None:
         """Adds the record of a confirmed find."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable
 
 NOMINAL = "nominal"
@@ -28,3 +29,16 @@ def parts(windows: Iterable[str]) -> tuple[str, ...]:
 def sampled(label: str, severity: int) -> str:
     """What a resampling at one severity is called."""
     return f"{label}@{severity}"
+
+
+def moment(text: str) -> datetime.datetime:
+    """The moment that an ISO 8601 text spells, in UTC where it has an offset.
+
+    Raises:
+        ValueError: it spells none.
+    """
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"expected a date or a time as ISO 8601 has it, got '{text}'") from None
+    return found.astimezone(datetime.UTC).replace(tzinfo=None) if found.tzinfo is not None else found

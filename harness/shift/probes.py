@@ -3,6 +3,7 @@ counterexamples."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -236,13 +237,13 @@ def counterexamples(survey: Survey, ground: Material, asked: Counterexamples) ->
         rivals = Rivals(asks[0], asks[1], changes, rows, survey.subject.batch_size, seat.name)
         problem: str | None = None
         try:
-            found = search.counterexamples(rivals, survey.models.seed, asked.tries, asked.most)
+            within = math.inf if asked.within is None else asked.within
+            found = search.counterexamples(rivals, survey.models.seed, asked.tries, asked.most, within)
         except Exception as raised:
             problem, found = material.told("counterexamples", raised), search.Search()
             seats[0].error = seat.error = None
-        near = [one for one in found.records if asked.within is None or one["size"] <= asked.within]
         seat.record["search"] = {
             "error": problem,
-            "found": sorted(near, key=lambda one: float(one["size"])),
+            "found": sorted(found.records, key=lambda one: float(one["size"])),
             "says": found.says(),
         }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pruneproof import metrics
-from pruneproof.estimates import Estimate, Statistic
+from pruneproof.corruptions import SEVERITIES
+from pruneproof.estimates import Estimate
 from pruneproof.exhibits import Band, Chapter, Exhibit, Gallery, Line, Matrix, Multiples, Panel, Shot, Table
 from pruneproof.policy import DENSE
 from pruneproof.shift.figures import Figures
@@ -288,10 +289,10 @@ class Showing:
                 if kept is None:
                     continue
                 made = self._value(one, "breaking_severity", Member("corruption", asked.corruption))
-                low, high = _bounds(made.estimate)
+                low, high = _bounds(made.estimate, 0.0, float(SEVERITIES[-1]))
                 at = made.note if kept["error"] is None else None
-                shown = "not broken" if kept["parameters"] is None else "no shift at all"
-                what = kept["error"] or _spelled(kept["parameters"]) or shown
+                that = kept.get("parameters")
+                what = kept["error"] or _spelled(that) or ("not broken" if that is None else "no shift at all")
                 rows.append([asked.corruption, limit, one.context.variant, at, what, low, high])
         if rows:
             yield Table(
@@ -356,7 +357,10 @@ class Showing:
             rows.append([one.context.variant, len(kept["found"]), kept["says"], kept["error"] or ""])
             for found in kept["found"]:
                 changed = [f"{change['name']}: {change['before']} → {change['after']}" for change in found["changes"]]
-                about = f"Test example {found['example']}, which both call {found['clean']} as it is; a change of {found['size']:.3g} {found['unit']}."
+                about = (
+                    f"Test example {found['example']}, which both call {found['clean']} as it is; "
+                    f"a change of {found['size']:.3g} {found['unit']}."
+                )
                 shots.append(Shot(title=found["text"], text="\n".join([about, *changed])))
         yield Table(
             title="The search for counterexamples",
@@ -408,18 +412,16 @@ def _number(made: Measurement) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _bounds(estimate: Estimate | None) -> tuple[float | None, float | None]:
-    """Two one-sided bounds; a bootstrap of few resamples is enough for a picture."""
+def _bounds(
+    estimate: Estimate | None, least: float = -math.inf, most: float = math.inf
+) -> tuple[float | None, float | None]:
+    """Two one-sided bounds, as far as there are such values."""
     if estimate is None:
         return None, None
-    if isinstance(estimate, Statistic):
-        estimate = _quick(estimate)
     low, high = estimate.bounds(CONFIDENCE)
-    return (float(low), float(high)) if np.isfinite(low) and np.isfinite(high) else (None, None)
-
-
-def _quick(estimate: Statistic) -> Statistic:
-    return replace(estimate, resamples=200)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None, None
+    return float(max(low, least)), float(min(high, most))
 
 
 def _spelled(parameters: dict[str, Any] | None) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pruneproof.errors import SubjectError
-from pruneproof.shift.naming import after, before
+from pruneproof.shift.naming import after, before, moment
 from pruneproof.subject import Data
 
 Period = Literal["day", "week", "month", "quarter", "year"]
@@ -50,18 +50,6 @@ def cut(when: pd.Series[Any], windows: Mapping[str, tuple[str, str]]) -> Iterato
         yield before(name), np.asarray(when < low, dtype=bool)
         yield name, inside
         yield after(name), np.asarray(when >= high, dtype=bool)
-
-
-def moment(text: str) -> pd.Timestamp:
-    """The moment that a text spells, in UTC where it has an offset.
-
-    Raises:
-        ValueError: it spells none.
-    """
-    found = pd.to_datetime(text, errors="coerce", format="ISO8601")
-    if not isinstance(found, pd.Timestamp):
-        raise ValueError(f"expected a date or a time as ISO 8601 has it, got '{text}'")
-    return found.tz_convert("UTC").tz_localize(None) if found.tzinfo is not None else found
 
 
 def periods(when: pd.Series[Any], period: Period) -> tuple[list[str], NDArray[np.int64]]:
