@@ -5,7 +5,8 @@
 Colour images of 32 × 32 pixels, the 15 families of ImageNet-C at severities 1 to 5, with the constants of ImageNet-C
 for everyone (``constants = "imagenet"``, as imagecorruptions has them at any size). The sides take turns, family by
 family and round by round, in one process; medians. imagecorruptions does one image at a time: it gets the first
-``--slow`` images, and its time is scaled to all. Where a function of it raises, the cell says so.
+``--slow`` images, and its time is scaled to all. Where a function of it raises, the cell says so. Times are of the
+processor, which a busy machine changes less than those of the clock; of one thread they are the same on an idle one.
 
 kornia is the maintained peer: batches of tensors like ours, on the same torch. It has no zoom blur, glass blur, shot
 noise, pixelation, fog or frost, and its snow is another formula; where it has the formula's parts (HSV, a filter with a
@@ -76,13 +77,13 @@ def ours(family: str, images: torch.Tensor, batch: int, severities: tuple[int, .
     options = corruption.options(constants="imagenet")
     high = 1.0 if images.is_floating_point() else 255
     ground = Ground("image", tuple(images.shape[1:]), images.dtype, Box(0, high), images[:1])
-    start = time.perf_counter()
+    start = time.process_time()
     for first in range(0, len(images), batch):
         clean = images[first : first + batch]
         draws = Draws(0, family, range(first, first + len(clean)))
         for severity in severities:
             corruption.apply(clean, ground, severity, draws.rewound(), options)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def imagecorruptions(family: str, images: torch.Tensor, batch: int) -> Seconds:
@@ -93,11 +94,11 @@ def imagecorruptions(family: str, images: torch.Tensor, batch: int) -> Seconds:
         imagecorruptions.corrupt(arrays[0], severity=1, corruption_name=family)
     except (TypeError, AttributeError):
         return None
-    start = time.perf_counter()
+    start = time.process_time()
     for array in arrays:
         for severity in SEVERITIES:
             imagecorruptions.corrupt(array, severity=severity, corruption_name=family)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def kornia(family: str, images: torch.Tensor, batch: int) -> Seconds:
@@ -105,11 +106,11 @@ def kornia(family: str, images: torch.Tensor, batch: int) -> Seconds:
         return None
     steps = [KORNIA[family](level) for level in range(5)]
     steps[0](images[:2])
-    start = time.perf_counter()
+    start = time.process_time()
     for first in range(0, len(images), batch):
         for step in steps:
             step(images[first : first + batch])
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _gaussian_noise(level: int) -> Any:

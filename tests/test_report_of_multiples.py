@@ -267,7 +267,9 @@ def test_in_a_browser_what_is_written_in_a_chart_lies_inside_it_and_not_on_each_
 ) -> None:
     heights = [1234.5, 123456.0, 98765.4]
     long = multiples(*(Panel(title=f"p{place}", lines=[line("a", *heights)]) for place in range(5)))
-    show(browser, of(long, by_severity(5)), tmp_path)
+    points = [Band(x=1000 * x, y=0.5) for x in range(1, 6)]
+    far = multiples(*(Panel(title=f"p{place}", lines=[Line(name="a", points=points)]) for place in range(5)))
+    show(browser, of(long, far, by_severity(5)), tmp_path)
     outside = browser.evaluate(
         "[...document.querySelectorAll('.panels svg')].flatMap(svg => [...svg.querySelectorAll('text')]"
         ".filter(t => t.getBoundingClientRect().left < svg.getBoundingClientRect().left - 1"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pydantic import BaseModel
 
 from pruneproof.corruptions import Kind, Parameters, _levels
-from pruneproof.corruptions._image_range import closed, opened
+from pruneproof.corruptions._image_range import close, opened
 from pruneproof.tables import Record
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ class OnImages:
         for start in range(0, len(clean), step):
             some = slice(start, start + step)
             images = opened(clean[some], ground)
-            part = self.changed(images, at, [numbers[some] for numbers in drawn]).clamp_(0, 1)
-            found[some] = closed(part, images, clean[some], ground)
+            part = self.changed(images, at, [numbers[some] for numbers in drawn])
+            close(part, images, clean[some], ground, out=found[some])
         return found
 
     def drawn(self, shape: tuple[int, ...], at: Values, draws: Draws) -> Drawn:

@@ -11,6 +11,8 @@ MANY = 10.0
 """From this mean on the expansion is used; below, the sum of the probabilities."""
 MOST = 48
 """A variate of mean 10 is larger with a probability of less than 1e-15."""
+TOGETHER = 2**15
+"""Numbers worked on at a time, so that they stay in the cache; results do not depend on it."""
 
 
 def quantile(mean: torch.Tensor, normal: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -22,7 +24,7 @@ def quantile(mean: torch.Tensor, normal: torch.Tensor, uniform: torch.Tensor) ->
     """
     found = _expanded(mean, normal)
     small = (mean.flatten() < MANY).nonzero()[:, 0]
-    few = _summed(mean.flatten()[small], uniform.flatten()[small])
+    few = _summed(mean.flatten().index_select(0, small), uniform.flatten().index_select(0, small))
     return found.flatten().index_copy_(0, small, few).reshape(mean.shape)
 
 
@@ -38,7 +40,16 @@ def _expanded(mean: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
 
 
 def _summed(mean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Counts how many partial sums of the probabilities ``uniform`` has passed."""
+    """Counts how many partial sums of the probabilities ``uniform`` has passed; ``(n,)``."""
+    import torch
+
+    if not len(mean):
+        return mean
+    blocks = zip(mean.split(TOGETHER), uniform.split(TOGETHER), strict=True)
+    return torch.cat([_passed(some, level) for some, level in blocks])
+
+
+def _passed(mean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     import torch
 
     term = _exp(-mean)

@@ -22,18 +22,24 @@ def opened(clean: torch.Tensor, ground: Ground) -> torch.Tensor:
     return ground.to_unit(clean).float()
 
 
-def closed(found: torch.Tensor, images: torch.Tensor, clean: torch.Tensor, ground: Ground) -> torch.Tensor:
-    """``found``, float32 in [0, 1], as examples; what equals ``images``, which ``clean`` was opened to, is clean."""
+def close(found: torch.Tensor, images: torch.Tensor, clean: torch.Tensor, ground: Ground, out: torch.Tensor) -> None:
+    """Writes ``found``, float32, cut off at 0 and 1, to ``out`` as examples; ``found`` may change.
+
+    What equals ``images``, which ``clean`` was opened to, is written as it is in ``clean``.
+    """
     import torch
 
     if _is(ground, torch.float32, 1):
-        return found
+        torch.clamp(found, 0, 1, out=out)
+        return
+    found.clamp_(0, 1)
     if _is(ground, torch.uint8, 255):
-        return found.double().mul_(255).round_().to(torch.uint8)
+        out.copy_(found.double().mul_(255).round_())
+        return
     unit = ground.to_unit(clean)
-    if unit.dtype == torch.float32:
-        return ground.from_unit(found, clean)
-    return ground.from_unit(torch.where(found == images, unit, found.to(unit.dtype)), clean)
+    if unit.dtype != torch.float32:
+        found = torch.where(found == images, unit, found.to(unit.dtype))
+    out.copy_(ground.from_unit(found, clean))
 
 
 def _is(ground: Ground, dtype: torch.dtype, high: int) -> bool:

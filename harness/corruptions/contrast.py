@@ -20,8 +20,7 @@ class Contrast(OnImages):
     knobs = (Knob("factor", (0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05), none=1.0),)
 
     def changed(self, images: torch.Tensor, at: Values, drawn: Drawn) -> torch.Tensor:
-        middle = means(images)
-        return (images - middle).mul_(at["factor"]).add_(middle)
+        return (images * at["factor"]).add_(means(images) * (1 - at["factor"]))
 
 
 CORRUPTION = Contrast()

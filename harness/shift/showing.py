@@ -196,7 +196,7 @@ class Showing:
             points = [(0.0, self.dense), *((float(one.own.ratio or 0.0), one) for one in every)]
             lines = [
                 Line(
-                    name="clean",
+                    name="(clean)",
                     points=[
                         Band(x=x, y=float(metrics.correct(one.context.examples, one.context.predictions).mean()))
                         for x, one in points
@@ -204,7 +204,7 @@ class Showing:
                 )
             ]
             if self.inputs and len(self.inputs) == len(self.options.inputs):
-                lines.append(self._line("corrupted", points, "corruption_accuracy", None))
+                lines.append(self._line("(corrupted)", points, "corruption_accuracy", None))
             named = [name for name in self.sets if name in self.facts.shifted or name in self.options.windows]
             lines += [self._line(name, points, "accuracy", Member("shift", name)) for name in named[:5]]
             if len(lines) > 1:
