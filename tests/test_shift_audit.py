@@ -355,6 +355,31 @@ def test_corruptions_of_which_each_changes_nothing_cost_nothing_together(tmp_pat
     assert value(found, "weaker", "excess_error", {"shift": "corruptions"}) == pytest.approx(0, abs=1e-15)
 
 
+STRICT = """
+
+def strict():
+    return subject(threshold=0.9)
+"""
+
+
+def test_corrupted_examples_are_decided_at_the_subjects_operating_point(tmp_path: Path) -> None:
+    suite = """
+    [suites.shift]
+    corruptions = [{ name = "identity", load = "shifting:identity" }]
+    severities = [1]
+    [suites.shift.gates]
+    accuracy_at = { min = 0.1 }
+    """
+    found = audited(tmp_path, suite, load="strict", further=STRICT)
+    shifted = shifted_models.module(tmp_path)
+    test = shifted.data(400, 1)
+    with torch.no_grad():
+        positive = torch.softmax(shifted.weaker()(test.inputs), dim=1)[:, 1] >= 0.9
+    expected = (positive.long() == test.targets).double().mean().item()
+    assert value(found, "weaker", "accuracy_at", {"identity": "1"}) == pytest.approx(expected)
+    assert value(found, "weaker", "excess_error", {"shift": "identity"}) == 0.0
+
+
 def test_the_breaking_severity_is_where_accuracy_first_falls_under_the_limit(written: Written) -> None:
     def accuracy(name: str, severity: float) -> float:
         moved = pruneproof.Data((written.test.inputs - 0.4 * severity).clamp(-4, 4), written.test.targets)
