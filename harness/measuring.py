@@ -54,7 +54,12 @@ class Family:
 
     def _context(self, variant: str, own: Observed | None, siblings: Mapping[str, Sibling]) -> Context:
         examples, said = self.examples, self.said
-        return Context(variant, examples.facts, examples, said[variant], said[DENSE], own, siblings)
+        asked = {
+            spec.name: (spec.name.rpartition("@")[0], spec.ratio)
+            for spec in policy.variants(self.asked)
+            if spec.ratio is not None
+        }
+        return Context(variant, examples.facts, examples, said[variant], said[DENSE], own, siblings, asked)
 
     def _siblings(self, suite: str) -> dict[str, Sibling]:
         specs = {spec.name: spec for spec in policy.variants(self.asked)}

@@ -175,6 +175,8 @@ class Context:
         observed: what the suite saw with the model at hand; ``None`` for suites that need no model.
         siblings: all models of the audit that were predicted, this one and dense included: some metrics are about a
             variant among them.
+        asked: the variants of the policy that have a ratio: name → what its name starts with, and the ratio; those that
+            could not be built are among them.
     """
 
     variant: str
@@ -184,6 +186,7 @@ class Context:
     dense: Predictions
     observed: Observed | None = None
     siblings: Mapping[str, Sibling] = field(default_factory=dict)
+    asked: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

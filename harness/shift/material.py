@@ -158,7 +158,10 @@ def check(loaded: Loaded, options: Options) -> None:
                 )
         if options.period is not None:
             windows.periods(when, options.period)
-    shifts = [*facts.shifted, *naming.parts(options.windows), *(entry.called for entry in options.corruptions)]
+    tilted = [naming.sampled(one.called, level) for one in options.samplings for level in options.severities_of(one)]
+    shifts = [
+        *facts.shifted, *naming.parts(options.windows), *tilted, *(entry.called for entry in options.corruptions),
+    ]  # fmt: skip
     for name in (*shifts, naming.NOMINAL, naming.CORRUPTED):
         if shifts.count(name) > (name not in (naming.NOMINAL, naming.CORRUPTED)):
             raise PolicyError(f"several shifts are called '{name}'", "give one of them another name or label")

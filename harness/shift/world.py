@@ -191,8 +191,10 @@ class World:
         return [(ratio, one) for ratio, one in self._recipe() if one.observed is not None]
 
     def lost(self) -> list[float]:
-        """Ratios of this one's recipe at which the variant could not be observed."""
-        return [ratio for ratio, one in self._recipe() if one.observed is None]
+        """Ratios of this one's recipe at which the variant could not be built, or not be observed."""
+        seen = {ratio for ratio, _ in self.family()}
+        own = self.context.siblings[self.context.variant].recipe
+        return sorted(ratio for recipe, ratio in self.context.asked.values() if recipe == own and ratio not in seen)
 
     def _recipe(self) -> list[tuple[float, Sibling]]:
         own = self.context.siblings[self.context.variant]
