@@ -39,7 +39,8 @@ def smeared(images: torch.Tensor, degrees: Sequence[float], radius: int, sigma: 
     along = weights(radius, sigma)
     lines = torch.tensor([offsets(angle, len(along)) for angle in degrees])
     step = max(1, TOGETHER // (images[0].numel() + len(along) * sum(images.shape[-2:]) * images.shape[1]))
-    return torch.cat([_smeared(*part, along) for part in zip(images.split(step), lines.split(step), strict=True)])
+    parts = [slice(start, start + step) for start in range(0, len(images), step)]
+    return torch.cat([_smeared(images[some], lines[some], along) for some in parts])
 
 
 def _smeared(images: torch.Tensor, lines: torch.Tensor, along: list[float]) -> torch.Tensor:

@@ -45,8 +45,8 @@ def _summed(mean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
 
     if not len(mean):
         return mean
-    blocks = zip(mean.split(TOGETHER), uniform.split(TOGETHER), strict=True)
-    return torch.cat([_passed(some, level) for some, level in blocks])
+    blocks = [slice(start, start + TOGETHER) for start in range(0, len(mean), TOGETHER)]
+    return torch.cat([_passed(mean[some], uniform[some]) for some in blocks])
 
 
 def _passed(mean: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
