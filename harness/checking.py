@@ -110,6 +110,11 @@ def _sets(subject: Subject) -> dict[str, Data]:
         sets["calibration"] = subject.calibration
     if subject.train is not None:
         sets["train"] = subject.train
+    for kind in ("shifted", "foreign"):
+        if not isinstance(getattr(subject, kind), Mapping):
+            raise SubjectError(
+                f"{kind} is {type(getattr(subject, kind)).__name__}", "give a mapping: {name: pruneproof.Data(…)}"
+            )
     for name in subject.shifted:
         if name in KNOWN_SETS or name.startswith(FOREIGN):
             raise SubjectError(f"a shifted set is called '{name}'", "give it another name")
@@ -146,7 +151,7 @@ def _like_test(name: str, data: Data, subject: Subject) -> None:
     pairs = [(given[key], known[key]) for key in known] if isinstance(known, Mapping) else None
     for mine, theirs in pairs or zip(inference.tensors(given), inference.tensors(known), strict=True):
         floating = theirs.is_floating_point()
-        if mine.is_floating_point() != floating:
+        if mine.dtype != theirs.dtype:
             raise SubjectError(
                 f"{name} inputs are {mine.dtype}, those of the test set {theirs.dtype}", "give them the same dtype"
             )

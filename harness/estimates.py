@@ -14,6 +14,7 @@ kind                          bounds
                               (Berger 1982)
 :class:`Statistic`            percentile bootstrap over examples, never narrower than what so few
                               examples can say
+:class:`MeanDifference`       the same score interval, of paired means of several trials
 :class:`Ladder`               step by step, from the bounds of a difference at each
 :class:`Sequential`           betting, valid whenever one stops (Waudby-Smith and Ramdas 2024)
 :class:`SequentialDifference` the same, of a difference of paired proportions
@@ -271,6 +272,65 @@ class Statistic:
         return np.array([self.weighted(row) for row in held], dtype=np.float64)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mean(Statistic):
+    """Mean over ``rows`` of ``values`` in [0, 1], shares of several trials of each example.
+
+    Args:
+        values: ``(n,)``, of ``rows``.
+    """
+
+    values: NDArray[np.float64]
+
+
+def mean(rows: Rows, values: NDArray[np.float64], size: int) -> Mean:
+    """:class:`Mean`; ``size``: number of examples that weights are of."""
+
+    def many(weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        drawn = weights[..., rows]
+        total = drawn.sum(axis=-1)
+        return np.asarray(np.divide(drawn @ values, total, out=np.full(total.shape, np.nan), where=total > 0))
+
+    return Mean(
+        rows=rows, weighted=lambda weights: float(many(weights)), support=len(rows), size=size, many=many, values=values
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class MeanDifference:
+    """Mean over ``rows`` of ``changes`` in [-``most``, ``most``]: a difference of paired means of several trials.
+
+    Tango's interval for as many changes of one size as have the same sum and the same sum of squares: with
+    ``k = Σ d² / Σ |d|`` that is ``k`` times the interval of ``Σ d⁺ / k`` lost and ``Σ d⁻ / k`` gained. Where all
+    changes are 0 or ±1 it is Tango's own; a percentile bootstrap of rare changes is too narrow. It is never narrower
+    than what ``n`` examples without any change could say.
+    """
+
+    rows: Rows
+    changes: NDArray[np.float64]
+    most: float = 1.0
+    method = "Tango score interval for paired means, of as many changes of one size"
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
+
+    @property
+    def value(self) -> float:
+        return float(self.changes.mean()) if self.n else float("nan")
+
+    def bounds(self, confidence: float, scale: float = 1.0) -> Bounds:
+        size = float(np.abs(self.changes).sum())
+        one = float((self.changes**2).sum()) / size if size else self.most
+        lost, gained = (float(np.clip(sign * self.changes, 0, None).sum()) / one for sign in (1, -1))
+        found = tango_bounds(lost * scale, gained * scale, self.n * scale, confidence)
+        kept = Bounds(min(one * found.lower, self.value), max(one * found.upper, self.value))
+        return floor_bounds(kept, self.value, round(self.n * scale), confidence, self.most)
+
+    def replicates(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        return _means(weights[:, self.rows], self.changes)
+
+
 @dataclass(frozen=True, eq=False)
 class Ladder:
     """The highest of ``steps`` at which a difference stays within a limit.
@@ -287,7 +347,7 @@ class Ladder:
     """
 
     steps: tuple[float, ...]
-    parts: tuple[Difference | Statistic, ...]
+    parts: tuple[Difference | MeanDifference, ...]
     limit: float
     unbroken: bool = False
 
@@ -419,7 +479,9 @@ def _holding(bounds: Bounds, value: float) -> Bounds:
     return Bounds(min(bounds.lower, value), max(bounds.upper, value))
 
 
-def _means(drawn: NDArray[np.int64], values: NDArray[np.bool_] | NDArray[np.int8]) -> NDArray[np.float64]:
+def _means(
+    drawn: NDArray[np.int64], values: NDArray[np.bool_] | NDArray[np.int8] | NDArray[np.float64]
+) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((drawn @ values) / drawn.sum(axis=1), dtype=np.float64)
 
@@ -431,6 +493,7 @@ Estimate = (
     | Combination
     | Extreme
     | Statistic
+    | MeanDifference
     | Ladder
     | Sequential
     | SequentialDifference
@@ -460,6 +523,8 @@ def change(variant: Estimate, comparator: Estimate, key: Change, size: int) -> E
     if key != "max_ratio":
         if isinstance(high, Proportion) and isinstance(low, Proportion) and _same(high, low):
             return _difference(high, low)
+        if isinstance(high, Mean) and isinstance(low, Mean) and np.array_equal(high.rows, low.rows):
+            return MeanDifference(high.rows, high.values - low.values)
         if isinstance(high, Combination) and isinstance(low, Combination) and _alike(high, low):
             pairs = zip(high.parts, low.parts, strict=True)
             return replace(high, parts=tuple(_difference(a, b) for a, b in pairs))  # type: ignore[arg-type]
@@ -523,16 +588,11 @@ def seeded(estimate: Estimate, seed: tuple[int, ...], resamples: int) -> Estimat
     """``estimate`` with its bootstrap, where it has one, drawn from ``seed``."""
     if isinstance(estimate, Statistic):
         return replace(estimate, seed=seed, resamples=resamples)
-    if isinstance(estimate, Ladder):
-        parts = tuple(seeded(part, (*seed, place), resamples) for place, part in enumerate(estimate.parts))
-        return replace(estimate, parts=parts)  # type: ignore[arg-type]
     return estimate
 
 
 def drawn(estimate: Estimate) -> bool:
     """Whether its bounds rest on a bootstrap."""
-    if isinstance(estimate, Ladder):
-        return any(isinstance(part, Statistic) for part in estimate.parts)
     return isinstance(estimate, Statistic)
 
 

@@ -76,7 +76,10 @@ class Metric:
         """Limit keys that a gate on this metric may use."""
         if self.higher_is_better:
             return ("min", "max_drop") if self.compares else ("min",)
-        return ("max", "max_rise", "max_ratio") if self.compares else ("max",)
+        if not self.compares:
+            return ("max",)
+        # A number that may be negative has no ratio to another one that says anything.
+        return ("max", "max_rise") if self.low < 0 else ("max", "max_rise", "max_ratio")
 
 
 class Member(NamedTuple):

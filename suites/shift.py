@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Detector = Literal["msp", "max_logit", "energy", "mahalanobis", "knn"]
 EVERY = CLASSIFICATION | REGRESSION
+LEVELS = frozenset({"accuracy", "balanced_accuracy", "recall", "corruption_accuracy", "accuracy_at", "mce", "ce"})
+"""Metrics that a useless model does not do well in."""
 
 
 class Counterexamples(Record):
@@ -52,8 +54,8 @@ class Options(Record):
     """Smaller sets and groups are no basis for a verdict."""
     by_time: Text | None = None
     """Segment column that holds the time of each test example."""
-    windows: dict[Name, Annotated[tuple[Text, Text], Field(strict=False)]] = Field(default_factory=dict)
-    """Name → start and end of a time: the end is not in it."""
+    windows: dict[Name, Annotated[tuple[str, str], Field(strict=False)]] = Field(default_factory=dict)
+    """Name → start and end of a time: the end is not in it. ``""``: it starts with the data, or ends with them."""
     period: Literal["day", "week", "month", "quarter", "year"] | None = None
     """Cut the test set into periods of equal length."""
     delta: Annotated[float, Field(ge=0, lt=1)] = 0.005
@@ -114,7 +116,9 @@ class Options(Record):
         if not self.windows:
             return
         for name, (start, end) in self.windows.items():
-            if not moment(start) < moment(end):
+            if not start and not end:
+                raise ValueError(f"expected window '{name}' to start or to end somewhere")
+            if start and end and not moment(start) < moment(end):
                 raise ValueError(f"expected window '{name}' to end after it starts")
         cut = parts(self.windows)
         taken = [entry.called for entry in self.corruptions] + [NOMINAL, CORRUPTED]
@@ -205,8 +209,15 @@ class Shift:
         return None if there else remedy
 
     def cautions(self, options: BaseModel, gates: Sequence[GateSpec]) -> list[str]:
-        """Nothing: every number says what it rests on."""
-        return []
+        """Gates that a model passes which is as bad with the shift as without it."""
+        names = {gate.metric.name for gate in gates}
+        relative = sorted(names & {"excess_error", "relative_mce", "effective_robustness", "excess_error_slope"})
+        if not relative or names & LEVELS:
+            return []
+        return [
+            f"{', '.join(relative)}: about what a shift adds; a model that is useless without it passes. Limit "
+            "accuracy, corruption_accuracy or mce as well"
+        ]
 
     def tasks(self, options: BaseModel) -> int:
         assert isinstance(options, Options)

@@ -22,6 +22,7 @@ from pruneproof.estimates import (
     Exact,
     Extreme,
     Ladder,
+    MeanDifference,
     Proportion,
     Statistic,
     change,
@@ -392,3 +393,36 @@ def test_bounds_of_a_ladder_hold_as_often_as_they_claim_at_the_limit(unbroken: b
         lost = generator.binomial(300, 0.0501, size=3)
         wrong += stairs(lost.tolist(), [0, 0, 0], n=300, limit=0.05, unbroken=unbroken).bounds(0.95).lower > 0
     assert wrong / runs <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
+
+
+def test_a_mean_difference_of_whole_changes_has_tangos_bounds() -> None:
+    changes = np.array([1.0] * 7 + [-1.0] * 2 + [0.0] * 191)
+    made = MeanDifference(np.arange(200), changes)
+    assert made.value == pytest.approx(5 / 200)
+    assert made.bounds(0.95) == pytest.approx(tango_bounds(7, 2, 200, 0.95))
+
+
+def test_a_mean_difference_of_equal_parts_of_changes_has_as_much_of_tangos_bounds() -> None:
+    changes = np.array([0.5] * 40 + [0.0] * 160)
+    low, high = MeanDifference(np.arange(200), changes).bounds(0.95)
+    whole = tango_bounds(40, 0, 200, 0.95)
+    assert (low, high) == pytest.approx((0.5 * whole.lower, 0.5 * whole.upper))
+
+
+def test_no_change_in_few_examples_bounds_a_mean_difference_no_closer_than_a_proportion() -> None:
+    assert MeanDifference(np.arange(50), np.zeros(50)).bounds(0.95).upper >= Z95**2 / (50 + Z95**2) - 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trials", "rate", "n"), [(5, 0.05, 100), (5, 0.01, 1000), (1, 0.01, 1000)])
+def test_an_upper_bound_of_a_mean_difference_is_below_the_truth_as_seldom_as_it_claims(
+    trials: int, rate: float, n: int
+) -> None:
+    generator, below, runs = np.random.default_rng(8), 0, 400
+    for _ in range(runs):
+        # All trials of an example change together with even odds, or each by itself: rare changes of several sizes.
+        together = generator.random(n) < 0.5
+        each = generator.random((n, trials)) < rate
+        changes = np.where(together, each[:, 0], each.mean(axis=1)).astype(np.float64)
+        below += MeanDifference(np.arange(n), changes).bounds(0.95).upper < rate
+    assert below / runs <= 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5

@@ -936,10 +936,18 @@ def test_every_metric_can_be_gated_with_each_of_its_limits() -> None:
             assert len(policy.gate_specs(found)) == len(metric.limits)
 
 
+NEEDED = {
+    "adversarial": '[suites.adversarial]\nattacks = [{ eps = 0.1 }]\nby = ["a"]\ngoals = [{ from = "x", to = "y" }]\n',
+    "shift": '[suites.shift]\ncorruptions = ["fog"]\nbreaking = [{ corruption = "fog", max_drop = 0.1 }]\nby = ["a"]\n'
+    'by_time = "t"\nperiod = "day"\nnoise = [0.1]\ncounterexamples = {}\n',
+}
+"""What a suite needs so that each of its metrics is measured."""
+
+
 def _gated(suite: str, metric: Metric, keys: str) -> str:
     return (
         '[audit]\nname = "a"\n[subject]\nload = "m:f"\n[[prune]]\nname = "p"\nratios = [0.5]\n'
-        + ("[suites.adversarial]\nattacks = [{ eps = 0.1 }]\n" if suite == "adversarial" else "")
+        + NEEDED.get(suite, "")
         + f"[suites.{suite}.gates]\n{metric.name} = {{ {keys} }}\n"
     )
 

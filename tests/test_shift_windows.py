@@ -186,23 +186,36 @@ def steady():
 """
 
 
-def test_a_window_from_the_first_example_on_has_nothing_before_it_and_says_so(tmp_path: Path) -> None:
+def test_a_window_that_starts_with_the_data_is_held_against_what_came_after(tmp_path: Path) -> None:
+    suite = """
+    [suites.shift]
+    by_time = "when"
+    windows = { first = ["", "2026-02-01"] }
+    [suites.shift.gates]
+    accuracy = { min = 0.5 }
+    accuracy_drop = { max = 0.5 }
+    """
+    found = audited(tmp_path, suite)
+    shifts = {one.id.partition("shift=")[2] for one in found.gates if one.variant == "weaker"}
+    assert {"first]", "after first]"} <= shifts and "before first]" not in shifts
+    first, later = (row(found, "weaker", "accuracy", {"shift": name}) for name in ("first", "after first"))
+    assert (first.n, later.n) == (124, 400 - 124)
+    assert row(found, "weaker", "accuracy_drop", {"shift": "first"}).value == pytest.approx(later.value - first.value)
+    assert gate(found, "weaker", "accuracy_drop:max[shift=first]").verdict == "PASS"
+
+
+def test_a_window_with_nothing_before_it_is_refused_with_what_to_write(tmp_path: Path) -> None:
     suite = """
     [suites.shift]
     by_time = "when"
     windows = { first = ["2025-12-01", "2026-02-01"] }
     [suites.shift.gates]
     accuracy = { min = 0.5 }
-    accuracy_drop = { max = 0.5 }
     """
     found = audited(tmp_path, suite)
-    drop = gate(found, "weaker", "accuracy_drop:max[shift=first]")
-    assert drop.verdict == "INCONCLUSIVE"
-    assert "nothing to hold first against" in drop.reason
-    assert gate(found, "weaker", "accuracy:min[shift=first]").verdict == "PASS"
-    empty = gate(found, "weaker", "accuracy:min[shift=before first]")
-    assert (empty.verdict, empty.n) == ("INCONCLUSIVE", 0)
-    assert row(found, "weaker", "accuracy", {"shift": "after first"}).n == 400 - 124
+    assert found.subject.error is not None
+    assert "'before first' holds no test example" in found.subject.error
+    assert '"" for a window' in found.subject.error
 
 
 def test_parts_smaller_than_min_n_are_shown_and_are_no_basis_for_a_verdict(tmp_path: Path) -> None:

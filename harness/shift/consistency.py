@@ -119,6 +119,9 @@ def _values(context: Context, options: Options) -> Iterator[str]:
             if entry.called not in failed:
                 found = {name: arrays[f"{CELL}{entry.called}/{name}"] for name in NAMES}
                 yield from _answers(entry.called, found, len(facts.classes))
+                yield from _top(entry.called, found, context)
+    yield from _breaks(context, options, failed)
+    yield from _foreign(context, options)
     for name, most in (("noise/match", 1.0), ("noise/distance", 2**0.5)):
         if name in arrays and not _within(arrays[name], 0.0, most):
             yield f"{name}: some are outside [0, {most:g}]"
@@ -132,6 +135,50 @@ def _values(context: Context, options: Options) -> Iterator[str]:
                 yield "a counterexample is none"
 
 
+def _top(label: str, found: Mapping[str, NDArray[Any]], context: Context) -> Iterator[str]:
+    """Of more than two classes the answer is the most probable one, whatever the threshold."""
+    given = context.siblings[DENSE].observed
+    if context.facts.task != "multiclass" or given is None:
+        return
+    right = found["answers"] == context.examples.targets[given.arrays["rows"]][None]
+    if not np.array_equal(right, found["top"]):
+        yield f"{label}: its answers are not those of its confidences"
+
+
+def _breaks(context: Context, options: Options, failed: set[str]) -> Iterator[str]:
+    """Where the search for a breaking severity passed severities that were measured, it saw the same."""
+    assert context.observed is not None
+    arrays, record, given = context.observed.arrays, context.observed.record, context.siblings[DENSE].observed
+    for asked in options.breaking:
+        key = BREAKING + asked.corruption
+        if key not in arrays or asked.corruption in failed or given is None:
+            continue
+        rows = given.arrays["rows"]
+        targets = context.examples.targets[rows]
+        entry = next(one for one in options.inputs if one.called == asked.corruption)
+        levels = options.severities_of(entry)
+        answers = arrays[f"{CELL}{asked.corruption}/answers"]
+        known = {0.0: context.predictions.labels[rows] == targets}
+        known |= {float(level): answers[place] == targets for place, level in enumerate(levels)}
+        for severity, hits in zip(record[key]["severities"], arrays[key], strict=True):
+            if severity in known and not np.array_equal(hits, known[severity]):
+                yield f"{key}: at severity {severity:g} it is right on others than its answers are"
+
+
+def _foreign(context: Context, options: Options) -> Iterator[str]:
+    """Scores of the test set that follow from the outputs."""
+    from pruneproof.shift import detectors
+
+    assert context.observed is not None
+    simple = {"msp": detectors.msp, "max_logit": detectors.max_logit, "energy": detectors.energy}
+    for name in options.detectors:
+        found = context.observed.arrays.get(f"ood/{name}")
+        if name in simple and found is not None:
+            due = simple[name](context.predictions.outputs)
+            if not np.allclose(found[: context.facts.n], due, rtol=1e-9, atol=1e-12):
+                yield f"ood/{name}: the scores of the test set do not follow from the outputs"
+
+
 def _data(context: Context, options: Options) -> Iterator[str]:
     assert context.observed is not None
     arrays, n = context.observed.arrays, context.facts.n
@@ -141,8 +188,8 @@ def _data(context: Context, options: Options) -> Iterator[str]:
             and not np.isin(arrays[f"targets/{place}"], range(len(context.facts.classes))).all()
         ):
             yield f"{name}: some targets are no classes"
-    for window in options.windows:
-        count: Any = sum(arrays[f"part/{name}"].astype(int) for name in parts([window]))
+    for window, ends in options.windows.items():
+        count: Any = sum(arrays[f"part/{name}"].astype(int) for name in parts({window: ends}))
         if (count != 1).any():
             yield f"window {window}: some examples are in none of its parts, or in two"
     if "rows" in arrays:

@@ -64,7 +64,10 @@ class Search:
     def says(self) -> str:
         """What the search covered, in a line."""
         found = f"{len(self.records)} found" if self.records else "none found"
-        return f"{found}: {self.tried} proposals, {self.evaluated:,} changed inputs, from {self.started} examples"
+        apart = f"; {self.apart} are decided differently as they are" if self.apart else ""
+        return (
+            f"{found}: {self.tried} proposals, {self.evaluated:,} changed inputs, from {self.started} examples{apart}"
+        )
 
 
 def counterexamples(

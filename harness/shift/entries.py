@@ -101,7 +101,7 @@ def options(found: Named, own: dict[str, Any]) -> BaseModel:
     """
     for key in own:
         if key not in found.options.model_fields:
-            known = tuple(found.options.model_fields)
+            known = (*found.options.model_fields, "severities", "label", "load")
             raise ValueError(f"{found.name} takes no '{key}' ({offer(key, known)})")
     return found.options.model_validate(own)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,24 @@ from numpy.typing import NDArray
 
 from pruneproof import metrics
 from pruneproof.errors import MeasurementError
-from pruneproof.estimates import Combination, Difference, Exact, Extreme, Ladder, Proportion, Rows, Statistic
+from pruneproof.estimates import (
+    Combination,
+    Difference,
+    Exact,
+    Extreme,
+    Ladder,
+    MeanDifference,
+    Proportion,
+    Rows,
+    Statistic,
+    mean,
+)
 from pruneproof.metric_names import SHARED
 from pruneproof.outcomes import Predictions
 from pruneproof.policy import DENSE
 from pruneproof.shift import calibration, formulas
 from pruneproof.shift.formulas import Errors, Weighted
-from pruneproof.shift.naming import CORRUPTED
+from pruneproof.shift.naming import CORRUPTED, after
 from pruneproof.shift.world import World
 from pruneproof.suite import Context, Found, Measurement, Member, Metric, Sibling, measurement
 
@@ -25,6 +37,9 @@ if TYPE_CHECKING:
 
 SHARED_NAMES = frozenset(metric.name for metric in SHARED)
 RATIO_LEAST = 1e-9
+FOREIGN_LEAST = 59
+"""Foreign inputs that a threshold for 95 % of them needs: of fewer all may lie on one side of it by chance, at 95 %
+(0.95⁵⁹ < 0.05)."""
 
 
 class Figures:
@@ -78,10 +93,41 @@ class Figures:
         try:
             found, n, small, note = self._found(metric, member)
         except MeasurementError as error:
-            return Measurement(
-                metric.name, member, None, 0, metric.unit, f"{error.cause} ({error.remedy})", failed=True
-            )
-        return measurement(metric, member, found, n, small, note)
+            why = error.cause if error.cause.endswith(")") else f"{error.cause} ({error.remedy})"
+            return Measurement(metric.name, member, None, 0, metric.unit, why, failed=True)
+        made = measurement(metric, member, found, n, small, note)
+        return made if made.estimate is None else replace(made, doubt=self._doubt(metric.name, member))
+
+    def _doubt(self, name: str, member: Member | None) -> str:
+        """Why the worst of several may not be the worst: some are too small to be looked at."""
+        if name == "worst_group_accuracy" and member is not None:
+            rows = self.world.rows(member.value)
+            names, counts = np.unique(self._groups(member.value, rows), return_counts=True)
+            left = [str(one) for one, count in zip(names, counts, strict=True) if count < self.options.min_n]
+        elif name == "worst_period_accuracy":
+            counts = np.bincount(self.world.given["periods"], minlength=len(self.world.dense.record["periods"]))
+            # The first and the last one are cut off by where the data begin and end.
+            inner = zip(self.world.dense.record["periods"][1:-1], counts[1:-1], strict=True)
+            left = [str(one) for one, count in inner if count < self.options.min_n]
+        elif name == "counterexamples":
+            found, most = len(self.seen.record["search"]["found"]), self.options.counterexamples
+            full = most is not None and found >= most.most
+            return f"the search ended with the {found} that it was asked for: there may be more" if full else ""
+        else:
+            return self._unchanged(name, member)
+        return f"under {self.options.min_n} examples, and left out: {', '.join(left[:5])}" if left else ""
+
+    def _unchanged(self, name: str, member: Member | None) -> str:
+        """Corruptions that changed nothing, of those that a number rests on."""
+        notes = self.world.dense.record.get("corruptions", ())
+        idle = [one["label"] for one in notes if not any(one.get("changed", [1]))]
+        if member is None:
+            rests = idle if name in ("corruption_accuracy", "mce", "relative_mce") else []
+        elif member.column in ("shift", "corruption"):
+            rests = idle if member.value == CORRUPTED else [label for label in idle if label == member.value]
+        else:
+            rests = [label for label in idle if label == member.column]
+        return f"{', '.join(rests)} changed no example at any severity" if rests else ""
 
     def _found(self, metric: Metric, member: Member | None) -> tuple[Found, int, bool, str]:
         if metric.family == "shift":
@@ -138,7 +184,10 @@ class Figures:
     def _base(self, shift: str) -> str:
         if shift in self.facts.shifted:
             return "against the test set"
-        return "against what came before" if self.world.timed(shift) else "against the whole test set"
+        if not self.world.timed(shift):
+            return "against the whole test set"
+        start = next(ends[0] for window, ends in self.options.windows.items() if shift in (window, after(window)))
+        return "against what came before" if start else "against the other part of the test set"
 
     def _against(self, name: str, shift: str) -> Found:
         """How much worse it is than without the shift: other examples, or the rest of them."""
@@ -165,8 +214,8 @@ class Figures:
     def _excess(self, shift: str) -> Found:
         world = self.world
         if self._corrupts(shift):
-            made = formulas.excess_error(*self._four(shift))
-            return self._statistic(made, world.corrupted, len(world.corrupted), spread=2.0)
+            now, dense_now, before_now, dense_before = (one.shares(world.corrupted) for one in self._four(shift))
+            return MeanDifference(world.corrupted, (now - before_now) - (dense_now - dense_before), 2.0)
         before, weight = world.base(shift)
         if not len(before):
             return f"there is nothing to hold {shift} against"
@@ -229,11 +278,11 @@ class Figures:
         ladder = Ladder(tuple(ratios[:counted]), parts[:counted], self.options.delta, unbroken)
         return ladder, len(rows), len(rows) < self.options.min_n, note
 
-    def _lost_by(self, one: Sibling, held: Errors, shift: str, dense: Errors) -> Difference | Statistic:
+    def _lost_by(self, one: Sibling, held: Errors, shift: str, dense: Errors) -> Difference | MeanDifference:
         """Error of a variant above the dense model's under a shift, paired."""
         if self._corrupts(shift):
             rows = self.world.corrupted
-            return self._statistic(lambda weights: held.rate(weights) - dense.rate(weights), rows, len(rows))
+            return MeanDifference(rows, held.shares(rows) - dense.shares(rows))
         world = self.world
         return metrics.drop(world.examples, world.said(one), self.said_by_dense, world.rows(shift))
 
@@ -308,7 +357,7 @@ class Figures:
         dense = [world.errors(self.dense, label) for label in labels]
         if name == "corruption_accuracy":
             every = mine[0] if len(mine) == 1 else world.errors(self.own, CORRUPTED)
-            return self._statistic(lambda weights: 1 - every.rate(weights), rows, len(rows)), len(rows), small, ""
+            return mean(rows, 1 - every.shares(rows), world.size), len(rows), small, ""
         weights = np.ones(world.size, dtype=np.int64)
         if name == "relative_mce":
             own_clean, clean = (world.errors_before(one, CORRUPTED) for one in (self.own, self.dense))
@@ -351,13 +400,17 @@ class Figures:
         rows = np.concatenate([np.arange(n), np.arange(start, start + size)]).astype(np.int64)
         local = formula(both, outside)
         made = Statistic(rows, lambda weights: local(weights[rows]), min(n, size), self.facts.every)
-        return made, size, min(n, size) < self.options.min_n, ""
+        # Of fewer examples none may lie beyond the threshold that 95 % of such inputs do not reach.
+        least = FOREIGN_LEAST if name == "ood_fpr95" else self.options.min_n
+        return made, size, n < self.options.min_n or size < max(least, self.options.min_n), ""
 
     def _broken(self, label: str) -> tuple[Found, int, bool, str]:
         from pruneproof.shift import probes
 
         found = probes.broken(self.world, self.seen, self.options, label)
         rows = self.world.corrupted
+        if self.context.variant == DENSE and found.bracket is not None and found.bracket[1] == 0:
+            return "it breaks the limit without any shift", 0, False, ""
         made = self._local(found.severity, rows, spread=found.last, several=False)
         return made, len(rows), len(rows) < self.options.min_n, found.says()
 
@@ -365,7 +418,10 @@ class Figures:
         kept: dict[str, Any] = dict(self.seen.record["search"])
         if kept["error"] is not None:
             raise MeasurementError(f"the search for counterexamples: {kept['error']}", "mend that, or leave it out")
-        return Exact(float(len(kept["found"]))), self.facts.n, False, str(kept["says"])
+        started = int(kept["started"])
+        if not started or not kept["tried"]:
+            return f"there is no example to start from that both decide alike: {kept['says']}", 0, True, ""
+        return Exact(float(len(kept["found"]))), started, started < self.options.min_n, str(kept["says"])
 
     def _statistic(
         self, weighted: Weighted, rows: Rows, support: int, spread: float = 1.0, several: bool = True

@@ -73,6 +73,10 @@ class Errors:
             return _number(_over(wrong, weights @ self._held))
         return _number(self.total(weights) - self.cells * np.asarray(clean.rate(weights)))
 
+    def shares(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """``(m,)`` in which share of the cells each of the examples ``rows`` is wrong."""
+        return self._each[rows] / self.cells
+
     def size(self, weights: Weights) -> Numbers:
         """``(…)`` examples in a cell, in the mean."""
         return _number(weights @ self._held)

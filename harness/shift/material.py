@@ -151,10 +151,10 @@ def check(loaded: Loaded, options: Options) -> None:
     if options.by_time is not None:
         when = windows.times(subject.test, options.by_time)
         for name, inside in windows.cut(when, options.windows):
-            if not inside.any() and name in options.windows:
+            if not inside.any():
                 raise PolicyError(
                     f"window '{name}' holds no test example: they are from {when.min()} to {when.max()}",
-                    "name a time in which there are some",
+                    'name a time in which there are some; "" for a window that starts or ends with the data',
                 )
         if options.period is not None:
             windows.periods(when, options.period)
@@ -302,6 +302,14 @@ def _kind(stated: domain.Box | domain.Table | domain.Tokens, one: torch.Tensor) 
     if isinstance(stated, domain.Table):
         return "table"
     low, high = (torch.as_tensor(bound, dtype=torch.float64) for bound in (stated.low, stated.high))
+    try:
+        torch.broadcast_to(low, one.shape[1:])
+        torch.broadcast_to(high, one.shape[1:])
+    except RuntimeError:
+        raise SubjectError(
+            f"bounds of shapes {tuple(low.shape)} and {tuple(high.shape)} for examples of shape {tuple(one.shape[1:])}",
+            "give numbers, or tensors that broadcast to one example: (channels, 1, 1) for bounds channel by channel",
+        ) from None
     if not (torch.isfinite(low).all() and torch.isfinite(high).all() and (low < high).all()):
         raise SubjectError(
             "the bounds of the domain are not finite, or the wrong way round", "state the range of the data"
@@ -347,6 +355,25 @@ def sound(label: str, clean: torch.Tensor, found: Any, ground: Ground) -> torch.
             "return a tensor of the shape and dtype of the clean one",
         )
     limits.hold(label, clean, found, ground)
+    return found.detach().clone()  # a corruption may write into the same memory again
+
+
+def plain(label: str, parameters: Mapping[str, Any]) -> dict[str, float | int | str]:
+    """What a severity comes to, as plain values.
+
+    Raises:
+        MeasurementError: some of it is none.
+    """
+    found = {}
+    for name, value in parameters.items():
+        one = value.item() if hasattr(value, "item") and getattr(value, "size", 1) in (1, ()) else value
+        if callable(getattr(value, "numel", None)):
+            one = value.item() if value.numel() == 1 else value
+        if not isinstance(one, int | float | str) or (isinstance(one, float) and not np.isfinite(one)):
+            raise MeasurementError(
+                f"corruption '{label}' says '{name}' is {one!r}", "give finite numbers or texts as parameters"
+            )
+        found[str(name)] = one
     return found
 
 

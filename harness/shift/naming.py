@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 NOMINAL = "nominal"
 """The clean test set, where it stands beside shifts."""
@@ -21,9 +21,12 @@ def after(window: str) -> str:
     return f"after {window}"
 
 
-def parts(windows: Iterable[str]) -> tuple[str, ...]:
-    """The parts that windows cut the test set into: before, in, and after each."""
-    return tuple(part for name in windows for part in (before(name), name, after(name)))
+def parts(windows: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
+    """The parts that windows cut the test set into: before each that has a start, in it, after each that has an end."""
+    found: list[str] = []
+    for name, (start, end) in windows.items():
+        found += [before(name)] * bool(start) + [name] + [after(name)] * bool(end)
+    return tuple(found)
 
 
 def sampled(label: str, severity: int) -> str:

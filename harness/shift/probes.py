@@ -100,7 +100,9 @@ class Trial:
 def _parameters(ground: Material, ready: Ready, found: Breaking) -> Mapping[str, Any] | None:
     """What the breaking severity comes to; ``None``: it never breaks."""
     bracket = found.bracket
-    return None if bracket is None else dict(ready.found.parameters(ground.ground, bracket[1], ready.options))
+    if bracket is None:
+        return None
+    return material.plain(ready.label, ready.found.parameters(ground.ground, bracket[1], ready.options))
 
 
 def broken(world: World, seen: Observed, options: Options, label: str) -> Breaking:
@@ -229,7 +231,13 @@ def counterexamples(survey: Survey, ground: Material, asked: Counterexamples) ->
         changes = may_change(ground.ground, clean, rows.tolist(), survey.models.seed)
     except PruneProofError as caught:
         for seat in seats[1:]:
-            seat.record["search"] = {"error": f"{caught.cause} ({caught.remedy})", "found": [], "says": ""}
+            seat.record["search"] = {
+                "error": f"{caught.cause} ({caught.remedy})",
+                "found": [],
+                "says": "",
+                "started": 0,
+                "tried": 0,
+            }
         return
     for seat in seats[1:]:
         survey.models.progress(f"shift: counterexamples to {seat.name}")
@@ -244,6 +252,8 @@ def counterexamples(survey: Survey, ground: Material, asked: Counterexamples) ->
             seats[0].error = seat.error = None
         seat.record["search"] = {
             "error": problem,
+            "started": found.started,
+            "tried": found.tried,
             "found": sorted(found.records, key=lambda one: float(one["size"])),
             "says": found.says(),
         }

@@ -45,11 +45,13 @@ def times(data: Data, column: str) -> pd.Series[Any]:
 def cut(when: pd.Series[Any], windows: Mapping[str, tuple[str, str]]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Each part by name, and which examples are in it; a window holds its start and not its end."""
     for name, (start, end) in windows.items():
-        low, high = moment(start), moment(end)
-        inside = np.asarray((when >= low) & (when < high), dtype=bool)
-        yield before(name), np.asarray(when < low, dtype=bool)
-        yield name, inside
-        yield after(name), np.asarray(when >= high, dtype=bool)
+        early = np.asarray(when < moment(start), dtype=bool) if start else np.zeros(len(when), dtype=bool)
+        late = np.asarray(when >= moment(end), dtype=bool) if end else np.zeros(len(when), dtype=bool)
+        if start:
+            yield before(name), early
+        yield name, ~early & ~late
+        if end:
+            yield after(name), late
 
 
 def periods(when: pd.Series[Any], period: Period) -> tuple[list[str], NDArray[np.int64]]:

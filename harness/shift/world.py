@@ -107,9 +107,10 @@ class World:
         """
         if shift in self.facts.shifted:
             return self.clean, 1.0
-        for window in self.options.windows:
+        for window, (start, _) in self.options.windows.items():
             if shift in (window, after(window)):
-                return self.rows(before(window)), 1.0
+                other = before(window) if start else after(window) if shift == window else window
+                return self.rows(other), 1.0
         rest = np.setdiff1d(self.clean, self.rows(shift), assume_unique=True)
         return rest, len(rest) / self.facts.n
 
