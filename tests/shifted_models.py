@@ -98,6 +98,16 @@ def constant():
     return Net(0.0, 0.0, 0.0, 0.0, bias=-1.0)
 
 
+def opposite():
+    """Decides every example otherwise than dense."""
+    found = dense()
+    with torch.no_grad():
+        last = list(found.parameters())[-2:]
+        for parameter in last:
+            parameter.mul_(-1)
+    return found
+
+
 def fails():
     return Fails(2.0, 1.0, 0.2, 0.0)
 
@@ -220,6 +230,25 @@ def to_the_end():
 
 def moved():
     return Own("moved", lambda clean, severity, draws: (clean - 0.4 * severity).clamp(-4, 4))
+
+
+def reused():
+    buffer = {}
+
+    def change(clean, severity, draws):
+        kept = buffer.setdefault("b", torch.zeros(10_000, clean.shape[1]))[: len(clean)]
+        kept.copy_((clean - 0.4 * severity).clamp(-4, 4))
+        return kept
+
+    return Own("reused", change)
+
+
+def numpy_parameters():
+    import numpy as np
+
+    found = Own("numpy_parameters", lambda clean, severity, draws: (clean - 0.4 * severity).clamp(-4, 4))
+    found.parameters = lambda ground, severity, options: {"amount": np.float32(0.5 * severity)}
+    return found
 
 
 def none():

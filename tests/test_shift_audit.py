@@ -1266,3 +1266,68 @@ def test_observations_without_a_part_of_their_record_do_not_verify(written: Writ
             assert spoiled(folder, "dense", lambda record, arrays, key=key: record.pop(key)) != [], key  # type: ignore[misc]
         finally:
             shutil.rmtree(folder)
+
+
+def test_a_corruption_that_changes_no_example_is_no_basis_for_a_pass(tmp_path: Path) -> None:
+    suite = """
+    [suites.shift]
+    corruptions = [{ name = "idle", load = "shifting:identity" }]
+    [suites.shift.gates]
+    corruption_accuracy = { max_drop = 0.9 }
+    excess_error = { max = 0.9 }
+    accuracy_at = { min = 0.01 }
+    """
+    found = audited(tmp_path, suite)
+    for name in ("corruption_accuracy:max_drop", "excess_error:max[shift=idle]", "accuracy_at:min[idle=3]"):
+        one = gate(found, "weaker", name)
+        assert one.verdict == "INCONCLUSIVE", name
+        assert "changed no example" in one.reason
+    assert gate(found, "weaker", "excess_error:max[shift=later]").verdict == "PASS"
+
+
+def test_a_corruption_may_write_into_the_same_memory_again(tmp_path: Path) -> None:
+    suite = """
+    [suites.shift]
+    corruptions = [{ name = "moved", load = "shifting:moved" }, { name = "reused", load = "shifting:reused" }]
+    [suites.shift.gates]
+    corruption_accuracy = { max_drop = 0.9 }
+    """
+    found = audited(tmp_path, suite)
+    for severity in "12345":
+        first, again = (row(found, "weaker", "accuracy_at", {name: severity}) for name in ("moved", "reused"))
+        assert first.value == again.value
+
+
+def test_parameters_may_be_numbers_of_numpy(tmp_path: Path) -> None:
+    suite = """
+    [suites.shift]
+    corruptions = [{ name = "moved", load = "shifting:numpy_parameters" }]
+    [suites.shift.gates]
+    corruption_accuracy = { max_drop = 0.9 }
+    """
+    assert gate(audited(tmp_path, suite), "weaker", "corruption_accuracy:max_drop").verdict == "PASS"
+
+
+def test_a_search_with_nothing_to_start_from_is_no_basis_for_a_pass(tmp_path: Path) -> None:
+    suite = """
+    [suites.shift]
+    counterexamples = { tries = 20 }
+    [suites.shift.gates]
+    counterexamples = { max = 0 }
+    """
+    found = audited(tmp_path, suite, variants=("opposite",))
+    assert row(found, "opposite", "agreement", {"shift": "later"}).value == 0.0
+    one = gate(found, "opposite", "counterexamples:max")
+    assert one.verdict == "INCONCLUSIVE"
+    assert "both decide alike" in one.reason
+
+
+def test_a_policy_that_limits_only_what_a_shift_adds_is_told_so(tmp_path: Path) -> None:
+    suite = """
+    [suites.shift]
+    corruptions = [{ name = "moved", load = "shifting:moved" }]
+    [suites.shift.gates]
+    excess_error = { max = 0.9 }
+    """
+    told = audited(tmp_path, suite).limitations
+    assert any("useless without it passes" in line for line in told)

@@ -197,7 +197,8 @@ def test_a_window_that_starts_with_the_data_is_held_against_what_came_after(tmp_
     """
     found = audited(tmp_path, suite)
     shifts = {one.id.partition("shift=")[2] for one in found.gates if one.variant == "weaker"}
-    assert {"first]", "after first]"} <= shifts and "before first]" not in shifts
+    assert {"first]", "after first]"} <= shifts
+    assert "before first]" not in shifts
     first, later = (row(found, "weaker", "accuracy", {"shift": name}) for name in ("first", "after first"))
     assert (first.n, later.n) == (124, 400 - 124)
     assert row(found, "weaker", "accuracy_drop", {"shift": "first"}).value == pytest.approx(later.value - first.value)

@@ -364,11 +364,9 @@ def plain(label: str, parameters: Mapping[str, Any]) -> dict[str, float | int | 
     Raises:
         MeasurementError: some of it is none.
     """
-    found = {}
+    found: dict[str, float | int | str] = {}
     for name, value in parameters.items():
-        one = value.item() if hasattr(value, "item") and getattr(value, "size", 1) in (1, ()) else value
-        if callable(getattr(value, "numel", None)):
-            one = value.item() if value.numel() == 1 else value
+        one = value.item() if hasattr(value, "item") else value  # a number of numpy's or torch's
         if not isinstance(one, int | float | str) or (isinstance(one, float) and not np.isfinite(one)):
             raise MeasurementError(
                 f"corruption '{label}' says '{name}' is {one!r}", "give finite numbers or texts as parameters"
